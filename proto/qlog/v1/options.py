@@ -1,0 +1,72 @@
+"""The command-line options of an experiment, built from ExperimentSpec's descriptor.
+
+`quantizer run` and `qlog submit` both use this table, so that an option is named, explained and defaulted in
+`spec.proto` alone. Every option is accepted with `_` and with `-`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from google.protobuf.descriptor import FieldDescriptor
+
+from qlog.v1 import spec_pb2
+
+_CLICK_TYPES: Mapping[int, click.ParamType | type] = {
+    FieldDescriptor.TYPE_STRING: click.STRING,
+    FieldDescriptor.TYPE_INT32: click.IntRange(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: click.IntRange(-(2**63), 2**63 - 1),
+}
+
+
+def _info(field: FieldDescriptor) -> Any:
+    return field.GetOptions().Extensions[spec_pb2.option_info]
+
+
+def _click_option(field: FieldDescriptor) -> Callable[[Any], Any]:
+    info = _info(field)
+    underscored, dashed = f"--{field.name}", f"--{field.name.replace('_', '-')}"
+    # The first name is the one that --help leads with; where there is no underscore the two are one.
+    names = [field.name, *dict.fromkeys((underscored, dashed))]
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return click.option(*names, is_flag=True, default=False, help=info.help)
+    kind = click.Choice(list(info.choices)) if info.choices else _CLICK_TYPES[field.type]
+    return click.option(
+        *names,
+        type=kind,
+        default=info.default or None,
+        show_default=bool(info.default),
+        metavar=info.metavar or None,
+        help=info.help,
+    )
+
+
+def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a click command with the MODEL argument and every option of an experiment.
+
+    The command receives them as keyword arguments named as ExperimentSpec's fields; `spec_from_options` makes the
+    message of them.
+    """
+    fields = [field for field in spec_pb2.ExperimentSpec.DESCRIPTOR.fields if field.name != "model"]
+    for field in reversed(fields):
+        command = _click_option(field)(command)
+    return click.argument("model", metavar="MODEL")(command)
+
+
+def spec_from_options(options: Mapping[str, Any]) -> spec_pb2.ExperimentSpec:
+    """The message for what `spec_options` collected; entries of `options` that are no field of it are left alone."""
+    fields = {field.name for field in spec_pb2.ExperimentSpec.DESCRIPTOR.fields}
+    given = {name: value for name, value in options.items() if name in fields and value is not None}
+    return spec_pb2.ExperimentSpec(**given)
+
+
+def default_of(name: str) -> str:
+    """The default of one option, as one types it; empty where it has none.
+
+    Raises:
+        KeyError: no such option.
+    """
+    return str(_info(spec_pb2.ExperimentSpec.DESCRIPTOR.fields_by_name[name]).default)
+
+
+__all__ = ["default_of", "spec_from_options", "spec_options"]
