@@ -1,0 +1,74 @@
+"""Products of 8-bit integer matrices, exact on every machine.
+
+`torch._int_mm` uses the processor's integer instructions. Not every processor's are exact: those that add pairs of
+products in 16 bits saturate. So the first use on a device multiplies matrices of the extreme values and compares; where
+that fails, products run in float32 over slices of the inner dimension that are short enough for every partial sum to
+stay below 2^24, where float32 holds all integers.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+# 1024 * 128 * 128 = 2^24: the longest inner dimension whose sums float32 holds exactly.
+_EXACT_INNER = 1024
+
+
+def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T with 32-bit accumulation.
+
+    Args:
+        a: int8 [M, K].
+        b: int8 [N, K]; K < 2^17, so that no sum can overflow.
+
+    Returns:
+        int32 [M, N].
+    """
+    if _native_is_exact(a.device.type, a.device.index):
+        return _native(a, b)
+    return _in_float32(a, b)
+
+
+def int8_matmul_reference(a: Tensor, b: Tensor) -> Tensor:
+    """The definition, in 64-bit integers; same arguments and shapes as `int8_matmul`."""
+    return torch.einsum("mk,nk->mn", a.long(), b.long()).to(torch.int32)
+
+
+def _native(a: Tensor, b: Tensor) -> Tensor:
+    if a.device.type == "cpu":
+        return torch._int_mm(a, b.t())
+    # cuBLASLt takes more than 16 rows and multiples of 8 only; rows and columns of zeros add nothing.
+    rows, inner, columns = a.shape[0], a.shape[1], b.shape[0]
+    pad_inner = -inner % 8
+    a = torch.nn.functional.pad(a, (0, pad_inner, 0, max(17 - rows, 0)))
+    b = torch.nn.functional.pad(b, (0, pad_inner, 0, -columns % 8))
+    return torch._int_mm(a, b.t())[:rows, :columns]
+
+
+def _in_float32(a: Tensor, b: Tensor) -> Tensor:
+    total = torch.zeros(a.shape[0], b.shape[0], dtype=torch.int32, device=a.device)
+    for start in range(0, a.shape[1], _EXACT_INNER):
+        part = slice(start, start + _EXACT_INNER)
+        total += torch.mm(a[:, part].float(), b[:, part].float().t()).to(torch.int32)
+    return total
+
+
+@functools.cache
+def _native_is_exact(device_type: str, index: int | None) -> bool:
+    device = torch.device(device_type, index)
+    generator = torch.Generator().manual_seed(0)
+    for rows in (1, 24):
+        a = torch.randint(-128, 128, (rows, 160), dtype=torch.int8, generator=generator)
+        b = torch.randint(-128, 128, (32, 160), dtype=torch.int8, generator=generator)
+        a[0], b[:8], b[8:16] = -128, -128, 127
+        try:
+            product = _native(a.to(device), b.to(device)).cpu()
+        except RuntimeError:
+            return False
+        if not torch.equal(product, int8_matmul_reference(a, b)):
+            return False
+    return True
+
+
+__all__ = ["int8_matmul", "int8_matmul_reference"]

@@ -1,0 +1,133 @@
+"""The Mamba-1 recurrence on any device, written for speed on a CPU (Mamba, arXiv 2312.00752, section 3.2).
+
+    h_t = exp(dt_t A) * h_{t-1} + (dt_t x_t) B_t^T        y_t = h_t C_t + D * x_t
+
+The state is laid out [Bt, N, E], so that every inner loop runs over contiguous channels. A few steps at a time,
+everything that does not depend on the state before (the decays, the inputs) is computed for all of them at once in
+buffers small enough for the second-level cache; then one fused multiply-add a step carries the state, and one batched
+product reads all outputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Elements of a work buffer (float32): three of them fit a 2 MiB cache with room for the operands.
+_BUFFER_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a scan leaves.
+
+    Attributes:
+        y: [Bt, L, E] (Mamba-1) or [Bt, L, H, P] (Mamba-2).
+        state: the state after the last token; [Bt, E, N] or [Bt, H, P, N].
+        checkpoints: the states after every `stride` tokens, the last one after all of them:
+            [Bt, ceil(L / stride), ...]; None where none were asked for.
+    """
+
+    y: Tensor
+    state: Tensor
+    checkpoints: Tensor | None
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    state: Tensor | None = None,
+    stride: int | None = None,
+) -> ScanResult:
+    """Run the recurrence over L tokens.
+
+    Args:
+        x: float32 [Bt, L, E], after convolution and SiLU.
+        dt: float32 [Bt, L, E], after softplus. A token with dt = 0 leaves the state as it is: that is how padding is
+            masked.
+        A: float32 [E, N], negative.
+        B: float32 [Bt, L, N].
+        C: float32 [Bt, L, N].
+        D: float32 [E].
+        state: float32 [Bt, E, N] before the first token; None for zeros.
+        stride: also return the states after every so many tokens.
+    """
+    batch, length, channels = x.shape
+    n = A.shape[1]
+    y = torch.empty_like(x)
+    h = x.new_zeros(batch, n, channels) if state is None else state.transpose(1, 2).contiguous()
+    marks = 0 if stride is None else -(-length // stride)
+    checkpoints = x.new_empty(batch, marks, n, channels) if marks else None
+    # Rows too many for one step to fit the cache are taken in slices: rows do not know of each other.
+    rows = max(1, min(batch, _BUFFER_ELEMENTS // (n * channels)))
+    for start in range(0, batch, rows):
+        part = slice(start, start + rows)
+        _scan_rows(x[part], dt[part], A, B[part], C[part], h[part], y[part], stride, checkpoints, part)
+    y.addcmul_(x, D)
+    if checkpoints is not None:
+        checkpoints = checkpoints.transpose(2, 3)
+    return ScanResult(y=y, state=h.transpose(1, 2), checkpoints=checkpoints)
+
+
+def _scan_rows(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    h: Tensor,
+    y: Tensor,
+    stride: int | None,
+    checkpoints: Tensor | None,
+    part: slice,
+) -> None:
+    """Scan a few rows; writes `y` [b, L, E], updates `h` [b, N, E] and fills `checkpoints`."""
+    batch, length, channels = x.shape
+    n = A.shape[1]
+    steps = max(1, min(length, _BUFFER_ELEMENTS // (batch * n * channels)))
+    decay_buffer = x.new_empty(batch, steps, n, channels)
+    input_buffer = x.new_empty(batch, steps, n, channels)
+    At = A.t().contiguous()
+    dtx = dt * x
+    previous = h
+    for begin in range(0, length, steps):
+        count = min(steps, length - begin)
+        tokens = slice(begin, begin + count)
+        decay, states = decay_buffer[:, :count], input_buffer[:, :count]
+        if begin and previous is not h:
+            # The buffer that holds the last state is about to be written again.
+            h.copy_(previous)
+            previous = h
+        torch.mul(dt[:, tokens, None, :], At, out=decay).exp_()
+        torch.mul(B[:, tokens, :, None], dtx[:, tokens, None, :], out=states)
+        for i in range(count):
+            previous = torch.addcmul(states[:, i], previous, decay[:, i], out=states[:, i])
+        y[:, tokens] = torch.matmul(C[:, tokens, None, :], states).squeeze(2)
+        if checkpoints is not None and stride is not None:
+            for mark in range(begin // stride, (begin + count) // stride):
+                checkpoints[part, mark] = states[:, (mark + 1) * stride - 1 - begin]
+    h.copy_(previous)
+    if checkpoints is not None and stride is not None and length % stride:
+        checkpoints[part, -1] = h
+
+
+def selective_scan_reference(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, state: Tensor | None = None
+) -> ScanResult:
+    """The definition, a token at a time; same arguments and shapes as `selective_scan`."""
+    batch, length, channels = x.shape
+    h = x.new_zeros(batch, channels, A.shape[1]) if state is None else state.clone()
+    outputs = []
+    for t in range(length):
+        decay = torch.exp(dt[:, t, :, None] * A)
+        h = decay * h + (dt[:, t] * x[:, t])[:, :, None] * B[:, t, None, :]
+        outputs.append((h * C[:, t, None, :]).sum(-1) + D * x[:, t])
+    return ScanResult(y=torch.stack(outputs, dim=1), state=h, checkpoints=None)
+
+
+__all__ = ["ScanResult", "selective_scan", "selective_scan_reference"]

@@ -1,0 +1,154 @@
+"""Models from a directory or from the Hugging Face hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quamba.errors import DeviceError, ModelError
+from quamba.models.build import build_model
+from quamba.models.config import ModelConfig, read_config
+from quamba.models.tokenizer import Tokenizer, load_tokenizer
+from quamba.models.weights import WEIGHT_FILES, check_weight_files, digest_files, find_weight_files, read_weights
+from quamba.nn.model import MambaLM
+
+_HUB_FILES = ("config.json", "*.json", *WEIGHT_FILES, "model-*.safetensors", "pytorch_model-*.bin", "*.model")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with what belongs to it.
+
+    Attributes:
+        name: as the user gave it.
+        model: float32, on its device.
+        config: its sizes.
+        tokenizer: its own.
+        digest: "sha256:..." of the files of weights.
+        size_bytes: of those files.
+        parameters: how many there are, tied ones once.
+    """
+
+    name: str
+    model: MambaLM
+    config: ModelConfig
+    tokenizer: Tokenizer
+    digest: str
+    size_bytes: int
+    parameters: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies it, for a record."""
+        return {
+            **self.config.facts(),
+            "padded_vocab_size": self.model.embedding.shape[0],
+            "parameters": self.parameters,
+            "digest": self.digest,
+            "tokenizer_digest": self.tokenizer.digest,
+        }
+
+
+def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
+    """Load a Mamba-1 or Mamba-2 model in float32, in mamba-ssm's layout or in Hugging Face's.
+
+    Args:
+        name_or_path: a directory with config.json and weights, or a hub id such as "state-spaces/mamba-130m".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ModelError: it cannot be found, read or understood.
+        DeviceError: the device is not there.
+    """
+    target = resolve_device(device)
+    directory = find_directory(name_or_path)
+    config = read_config(directory)
+    files = find_weight_files(directory)
+    check_weight_files(files)
+    model = build_model(config, read_weights(files), str(directory))
+    tokenizer = load_tokenizer(directory)
+    if tokenizer.vocab_size > model.embedding.shape[0]:
+        raise ModelError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {model.embedding.shape[0]}"
+        )
+    unique = {buffer.data_ptr(): buffer.numel() for buffer in model.buffers()}
+    return LoadedModel(
+        name=name_or_path,
+        model=model.to(target).eval(),
+        config=config,
+        tokenizer=tokenizer,
+        digest=digest_files(files),
+        size_bytes=sum(path.stat().st_size for path in files),
+        parameters=sum(unique.values()),
+    )
+
+
+def check_model(name_or_path: str) -> ModelConfig:
+    """Everything that can be wrong with a model on disk, found without reading its weights.
+
+    Raises:
+        ModelError: it cannot be found or understood, or its files are truncated.
+    """
+    directory = find_directory(name_or_path)
+    config = read_config(directory)
+    check_weight_files(find_weight_files(directory))
+    return config
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` can only be meant as a hub id: "org/name", and nothing of that name on disk."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not Path(name).exists()
+
+
+def find_directory(name_or_path: str) -> Path:
+    """The model's directory; a model from the hub is fetched into the hub's cache first.
+
+    Raises:
+        ModelError: there is no such directory, and the hub has no such model or cannot be reached.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{name_or_path}: not a directory; give the directory that holds config.json and the weights")
+    if not is_hub_id(name_or_path):
+        raise ModelError(f"{name_or_path}: no such directory; give a model's directory or a hub id (org/name)")
+    # Imported here: a local model needs no hub client.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name_or_path}: no such directory, and it could not be fetched from the hub ({reason[:200]})"
+        ) from None
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device for "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        DeviceError: it is not one of these, or this machine has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()) or device.endswith(":"):
+        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise DeviceError(f"no device {device!r} here ({count} CUDA devices found); use --device cpu or auto")
+    return torch.device(device)
+
+
+__all__ = ["LoadedModel", "check_model", "find_directory", "is_hub_id", "load_model", "resolve_device"]

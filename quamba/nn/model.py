@@ -1,0 +1,138 @@
+"""The language model around the mixers: embedding, residual stream, head."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quamba.models.config import ModelConfig
+from quamba.nn.cache import Cache, LayerCache
+from quamba.nn.norm import RMSNorm
+
+# Called with the layer's index (n_layer for the head), the op's name, its values and how many entries of each row are
+# real: see `quamba.nn.mixer.Tap`.
+ModelTap = Callable[[int, str, Tensor, Tensor | None], None]
+
+# On a CPU a batch passes through the layers this many tokens at a time: more leaves the caches, and memory grows.
+_TOKENS_AT_ONCE = 4096
+
+
+class Layer(nn.Module):
+    """One residual layer: h <- mixer(norm(res)) (spec section 1.4)."""
+
+    def __init__(self, norm: RMSNorm, mixer: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.mixer = mixer
+
+
+class MambaLM(nn.Module):
+    """A Mamba language model of either family, float or quantized: the mixers' parts decide.
+
+    Args:
+        config: sizes.
+        embedding: float32 [V, D].
+        layers: n_layer of them.
+        norm_f: the final norm.
+        head: float32 [V, D]; the same tensor as `embedding` where the two are tied.
+    """
+
+    embedding: Tensor
+    head_weight: Tensor
+
+    def __init__(
+        self, config: ModelConfig, embedding: Tensor, layers: list[Layer], norm_f: RMSNorm, head: Tensor
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("embedding", embedding)
+        self.layers = nn.ModuleList(layers)
+        self.norm_f = norm_f
+        self.register_buffer("head_weight", head)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.embedding.device
+
+    @torch.no_grad()
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+        tap: ModelTap | None = None,
+    ) -> Tensor:
+        """The normalized residual stream after the last layer, what the head reads.
+
+        Args:
+            input_ids: int64 [Bt, L], rows right-padded with any token.
+            lengths: real tokens of each row, int64 [Bt]; None: all.
+            cache: go on from it, and bring it up to date.
+            tap: called with every watched tensor.
+
+        Returns:
+            float32 [Bt, L, D]; arbitrary at and beyond a row's length.
+        """
+        batch, length = input_ids.shape
+        rows = batch if self.device.type != "cpu" else max(1, _TOKENS_AT_ONCE // max(1, length))
+        if rows >= batch or cache is not None:
+            return self._hidden_states(input_ids, lengths, cache, tap)
+        hidden = torch.empty(batch, length, self.config.d_model, device=self.device)
+        for start in range(0, batch, rows):
+            part = slice(start, start + rows)
+            hidden[part] = self._hidden_states(
+                input_ids[part], None if lengths is None else lengths[part], None, tap
+            )
+        return hidden
+
+    def _hidden_states(
+        self, input_ids: Tensor, lengths: Tensor | None, cache: Cache | None, tap: ModelTap | None
+    ) -> Tensor:
+        residual = nn.functional.embedding(input_ids, self.embedding)
+        for index, layer in enumerate(self.layers):
+            layer_cache: LayerCache | None = None if cache is None else cache.layers[index]
+            layer_tap = None if tap is None else _at_layer(tap, index)
+            residual.add_(layer.mixer(layer.norm(residual), lengths, layer_cache, layer_tap))
+        hidden: Tensor = self.norm_f(residual)
+        if tap is not None:
+            tap(len(self.layers), "lm_head:input", hidden, lengths)
+        return hidden
+
+    @torch.no_grad()
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [..., V] of hidden states [..., D]."""
+        return nn.functional.linear(hidden, self.head_weight)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits float32 [Bt, L, V]."""
+        return self.head(self.hidden_states(input_ids, lengths))
+
+    def new_cache(self, batch_size: int) -> Cache:
+        """The memory before the first token; it takes its batch size from the first call that fills it."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        return Cache.empty(len(self.layers))
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor | None, cache: Cache) -> Tensor:
+        """Read prompts [Bt, L] into the cache; logits of each row's last real token, float32 [Bt, V]."""
+        hidden = self.hidden_states(input_ids, lengths, cache=cache)
+        if lengths is None:
+            return self.head(hidden[:, -1])
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.head(hidden[rows, lengths - 1])
+
+    def step(self, input_ids: Tensor, cache: Cache) -> Tensor:
+        """One more token for each row, int64 [Bt]; logits float32 [Bt, V]."""
+        return self.head(self.hidden_states(input_ids[:, None], cache=cache)[:, 0])
+
+
+def _at_layer(tap: ModelTap, index: int) -> Callable[[str, Tensor, Tensor | None], None]:
+    def at_layer(op: str, values: Tensor, counts: Tensor | None) -> None:
+        tap(index, op, values, counts)
+
+    return at_layer
+
+
+__all__ = ["Layer", "MambaLM", "ModelTap"]
