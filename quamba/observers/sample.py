@@ -1,0 +1,43 @@
+"""A fixed sample of a stream's elements, for statistics that need the values themselves."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# Elements taken of each document: 2^19 of 512 documents.
+PER_DOCUMENT = 1024
+
+
+class Sample:
+    """The same positions of every document of one length, spread evenly over tokens and channels.
+
+    Positions are multiples of about n / golden ratio, modulo n: a low-discrepancy sequence that falls into step with
+    no number of channels. The sample depends on the documents alone, not on how they were batched.
+    """
+
+    def __init__(self) -> None:
+        self._values: list[Tensor] = []
+
+    def update(self, documents: Tensor) -> None:
+        """Take from documents [d, T, C]."""
+        tokens, channels = documents.shape[1:]
+        positions = sample_positions(tokens * channels, documents.device)
+        self._values.append(documents[:, positions // channels, positions % channels].flatten())
+
+    def values(self) -> Tensor:
+        """float32 [n], in the order of the documents."""
+        return torch.cat(self._values)
+
+
+def sample_positions(n: int, device: torch.device) -> Tensor:
+    """int64 [min(n, 1024)], all different, below n."""
+    if n <= PER_DOCUMENT:
+        return torch.arange(n, device=device)
+    step = max(1, round(n * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, n) != 1:
+        step += 1
+    return torch.arange(PER_DOCUMENT, device=device) * step % n
+
+
+__all__ = ["PER_DOCUMENT", "Sample", "sample_positions"]
