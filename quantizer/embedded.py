@@ -1,0 +1,76 @@
+"""The collector inside this process, for a local store: the same one as the remote one, on an ephemeral endpoint."""
+
+import threading
+from pathlib import Path
+
+from collector.embedded import LocalCollector, open_local
+from collector.errors import CollectorError
+
+from quantizer.errors import CollectorAwayError, QuantizerError
+from quantizer.spool import is_disk_trouble
+
+
+class LocalEndpoint:
+    """The store in `log_dir`, served by this process or by the one that holds it at the moment."""
+
+    may_move = True
+
+    def __init__(self, log_dir: Path) -> None:
+        self.name = f"the local store in {log_dir}"
+        self._log_dir = log_dir
+        self._lock = threading.Lock()
+        self._collector: LocalCollector | None = None
+        self._closed = False
+
+    def check(self) -> None:
+        """Open the store before anything heavy happens.
+
+        Raises:
+            QuantizerError: it can never be opened as things are. A full disk is no such thing: it may pass.
+        """
+        try:
+            self._open()
+        except CollectorError as error:
+            if not is_disk_trouble(error):
+                raise QuantizerError(str(error)) from error
+
+    def resolve(self) -> str:
+        """The endpoint of whoever serves the store; this process, if nobody does.
+
+        Raises:
+            CollectorAwayError: the store cannot be opened now.
+        """
+        try:
+            return self._open()
+        except CollectorError as error:
+            raise CollectorAwayError(str(error)) from error
+
+    def _open(self) -> str:
+        with self._lock:
+            if self._closed:
+                raise CollectorAwayError("stopped")
+            if self._collector is None:
+                self._collector = open_local(self._log_dir)
+            return str(self._collector.endpoint)
+
+    def failed(self) -> None:
+        """Another process that served the store may have ended: look again."""
+        with self._lock:
+            if self._collector is not None and not self._collector.owned:
+                self._collector.close()
+                self._collector = None
+
+    def close(self) -> None:
+        """Stop serving, if this process does."""
+        if not self._lock.acquire(timeout=5.0):
+            return  # It is being opened at this moment, by a thread that ends with the process.
+        try:
+            self._closed = True
+            if self._collector is not None:
+                self._collector.close()
+                self._collector = None
+        finally:
+            self._lock.release()
+
+
+__all__ = ["LocalEndpoint"]

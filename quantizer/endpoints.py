@@ -1,0 +1,72 @@
+"""Where a collector is: a fixed address, or whoever serves the store in a directory at the moment."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from quantizer.errors import Violation
+
+# The store in the directory that holds the spool, wherever that is moved to.
+LOCAL_TARGET = "local"
+
+
+class Endpoint(Protocol):
+    """What a sender needs to know of the collector it sends to."""
+
+    @property
+    def name(self) -> str:
+        """For users."""
+
+    @property
+    def may_move(self) -> bool:
+        """Whether another address may answer after this one has failed."""
+
+    def resolve(self) -> str:
+        """HOST:PORT.
+
+        Raises:
+            CollectorAwayError: nobody can serve now.
+        """
+
+    def failed(self) -> None:
+        """The address that `resolve` gave did not answer."""
+
+    def close(self) -> None:
+        """No more calls."""
+
+
+class FixedEndpoint:
+    """A collector that runs somewhere."""
+
+    may_move = False
+
+    def __init__(self, address: str) -> None:
+        self.name = address
+
+    def resolve(self) -> str:
+        """The address."""
+        return self.name
+
+    def failed(self) -> None:
+        """It stays where it is."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def endpoint_of(target: str, open_local: Callable[[], Endpoint]) -> Endpoint:
+    """The endpoint for a target as the spool names it."""
+    return open_local() if target == LOCAL_TARGET else FixedEndpoint(target)
+
+
+def check_address(address: str) -> Violation | None:
+    """What is wrong with HOST:PORT as a user gave it, if anything."""
+    host, separator, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if separator and host and "/" not in host and (bracketed or ":" not in host) and port.isascii() and port.isdigit():
+        if 1 <= int(port) <= 65535:
+            return None
+        return Violation("collector", f"--collector {address}: the port must be between 1 and 65535")
+    return Violation("collector", f"--collector {address}: write it as HOST:PORT, for example 127.0.0.1:50551")
+
+
+__all__ = ["LOCAL_TARGET", "Endpoint", "FixedEndpoint", "check_address", "endpoint_of"]

@@ -1,0 +1,109 @@
+"""What happens in an experiment, as frozen values: made by the runner, recorded, watched, printed.
+
+They cross process borders as pickles, between processes of one program only; on the wire they are `qlog.v1` messages
+(see `quantizer.wire`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from quamba.reports import LayerReport, PerplexityReport, ProgressReport, TaskReport
+
+
+class Status(Enum):
+    """How an experiment ended."""
+
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentResults:
+    """What was measured: headline figures, and everything by task and by data set."""
+
+    accuracy: float | None = None
+    perplexity: float | None = None
+    tasks: tuple[TaskReport, ...] = ()
+    ppl: tuple[PerplexityReport, ...] = ()
+    fp16: "ExperimentResults | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The first event. `timestamp` is local time, `start_time` seconds since 1970; `config` keeps its order."""
+
+    experiment_id: str
+    timestamp: str
+    start_time: float
+    command: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMeasured:
+    """One watched tensor of a recorded layer."""
+
+    report: LayerReport
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """How far a phase has come."""
+
+    report: ProgressReport
+
+
+@dataclass(frozen=True, slots=True)
+class FactsKnown:
+    """What became known on the way; an empty mapping says nothing new."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    model_size_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """All results known so far."""
+
+    results: ExperimentResults
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event. `phases` are (name, seconds) in the order in which they began."""
+
+    status: Status
+    error: str
+    duration_s: float
+    phases: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a worker printed; watched, never recorded."""
+
+    text: str
+
+
+ExperimentEvent = Began | LayerMeasured | Progressed | FactsKnown | Evaluated | Finished
+JobEvent = ExperimentEvent | LogLine
+
+
+__all__ = [
+    "Began",
+    "Evaluated",
+    "ExperimentEvent",
+    "ExperimentResults",
+    "FactsKnown",
+    "Finished",
+    "JobEvent",
+    "LayerMeasured",
+    "LogLine",
+    "Progressed",
+    "Status",
+]

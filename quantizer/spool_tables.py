@@ -1,0 +1,229 @@
+"""The spool's tables: statements on one SQLite connection, without policy (see `quantizer.spool`).
+
+An event's position in its experiment is its offset for ever. What is given up for space keeps its row with no payload,
+so offsets stay contiguous whatever is lost; it is sent as an empty event.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Only these are ever given up; begin, facts, results and finish are not.
+SHEDDABLE = ("progress", "layer_stats")
+ROW_OVERHEAD_BYTES = 64
+_FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE experiments (
+    id TEXT PRIMARY KEY, target TEXT NOT NULL, created REAL NOT NULL, touched REAL NOT NULL,
+    next_offset INTEGER NOT NULL DEFAULT 0, acknowledged INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE events (
+    experiment_id TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, payload BLOB,
+    lost INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (experiment_id, position)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledExperiment:
+    """One experiment's row. Events at offsets below `acknowledged` are with the collector."""
+
+    id: str
+    target: str
+    created: float
+    touched: float
+    next_offset: int
+    acknowledged: int
+    ended: bool
+    bytes: int
+
+    @property
+    def pending(self) -> int:
+        """Events that the collector has not acknowledged."""
+        return max(0, self.next_offset - self.acknowledged)
+
+    @property
+    def done(self) -> bool:
+        """Finished, and all of it acknowledged."""
+        return self.ended and self.pending == 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledEvent:
+    """One event; no payload: it was given up for space."""
+
+    offset: int
+    kind: str
+    payload: bytes | None
+
+
+class NewerFormatError(Exception):
+    """A newer version of this program wrote the file."""
+
+
+class SpoolTables:
+    """The statements. Not safe for threads: the caller serializes."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        connection.isolation_level = None
+        connection.execute("PRAGMA busy_timeout = 5000")
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > _FORMAT:
+            raise NewerFormatError(f"format {version}")
+        if version == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_size_limit = 4194304")
+        connection.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            if int(connection.execute("PRAGMA user_version").fetchone()[0]) == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # SQLite has rolled back by itself after some errors (a full disk).
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def experiments(self) -> list[SpooledExperiment]:
+        """All experiments, the oldest first."""
+        rows = self._db.execute(
+            "SELECT id, target, created, touched, next_offset, acknowledged, ended, bytes FROM experiments"
+            " ORDER BY created, id"
+        )
+        return [SpooledExperiment(*row[:6], bool(row[6]), row[7]) for row in rows]
+
+    def experiment(self, experiment_id: str) -> SpooledExperiment | None:
+        """One experiment, None where it is not here."""
+        return next((row for row in self.experiments() if row.id == experiment_id), None)
+
+    def add(self, experiment_id: str, target: str, now: float) -> None:
+        """A new experiment without events; one that is here already stays as it is."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO experiments (id, target, created, touched) VALUES (?, ?, ?, ?)",
+                (experiment_id, target, now, now),
+            )
+
+    def append(self, entries: Sequence[tuple[str, str, bytes]], now: float) -> None:
+        """Add events in one transaction: (experiment id, kind, payload), each at the next offset of its experiment."""
+        with self._transaction():
+            for experiment_id, kind, payload in entries:
+                self._insert(experiment_id, kind, payload)
+                self._db.execute(
+                    "UPDATE experiments SET touched = ?, ended = ended OR ? WHERE id = ?",
+                    (now, kind == "finish", experiment_id),
+                )
+
+    def _insert(self, experiment_id: str, kind: str, payload: bytes | None) -> None:
+        self._db.execute(
+            "INSERT INTO events (experiment_id, position, kind, payload)"
+            " SELECT id, next_offset, ?, ? FROM experiments WHERE id = ?",
+            (kind, payload, experiment_id),
+        )
+        self._db.execute(
+            "UPDATE experiments SET next_offset = next_offset + 1, bytes = bytes + ? WHERE id = ?",
+            (ROW_OVERHEAD_BYTES + len(payload or b""), experiment_id),
+        )
+
+    def events(self, experiment_id: str, offset: int, limit: int) -> list[SpooledEvent]:
+        """Up to `limit` events from `offset` on."""
+        rows = self._db.execute(
+            "SELECT position, kind, payload FROM events WHERE experiment_id = ? AND position >= ?"
+            " ORDER BY position LIMIT ?",
+            (experiment_id, offset, limit),
+        )
+        return [SpooledEvent(*row) for row in rows]
+
+    def acknowledge(self, experiment_id: str, committed: int) -> None:
+        """Note what the collector has; where that is less than before, what was given up since is lost after all."""
+        with self._transaction():
+            self._db.execute("UPDATE experiments SET acknowledged = ? WHERE id = ?", (committed, experiment_id))
+            self._db.execute(
+                "UPDATE events SET lost = 1 WHERE experiment_id = ? AND position >= ? AND payload IS NULL",
+                (experiment_id, committed),
+            )
+
+    def pad(self, experiment_id: str, upto: int) -> None:
+        """Fill offsets that the collector has and this file does not (it lost its tail) with empty events."""
+        with self._transaction():
+            row = self.experiment(experiment_id)
+            for _ in range(upto - row.next_offset if row else 0):
+                self._insert(experiment_id, "heartbeat", None)
+
+    def remove(self, experiment_id: str) -> None:
+        """Forget an experiment and give its pages back."""
+        with self._transaction():
+            self._db.execute("DELETE FROM events WHERE experiment_id = ?", (experiment_id,))
+            self._db.execute("DELETE FROM experiments WHERE id = ?", (experiment_id,))
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def lost(self, experiment_id: str) -> dict[str, int]:
+        """Events given up before the collector had them, by kind."""
+        rows = self._db.execute(
+            "SELECT kind, COUNT(*) FROM events WHERE experiment_id = ? AND lost = 1 AND kind IN (?, ?) GROUP BY kind",
+            (experiment_id, *SHEDDABLE),
+        )
+        return dict(rows.fetchall())
+
+    def total_bytes(self) -> int:
+        """What all events take."""
+        return int(self._db.execute("SELECT COALESCE(SUM(bytes), 0) FROM experiments").fetchone()[0])
+
+    def shed(self, excess_bytes: int) -> None:
+        """Give up payloads worth `excess_bytes`: first acknowledged ones, then progress, then the oldest statistics."""
+        with self._transaction():
+            rows = self._db.execute(
+                "SELECT e.experiment_id, e.position, LENGTH(e.payload), e.position >= x.acknowledged"
+                " FROM events e JOIN experiments x ON x.id = e.experiment_id"
+                " WHERE e.kind IN (?, ?) AND e.payload IS NOT NULL"
+                " ORDER BY e.position >= x.acknowledged, e.kind = 'layer_stats', x.created, e.position",
+                SHEDDABLE,
+            )
+            victims = []
+            for experiment_id, offset, size, lost in rows:
+                if excess_bytes <= 0:
+                    break
+                excess_bytes -= size
+                victims.append((experiment_id, offset, size, lost))
+            for experiment_id, offset, size, lost in victims:
+                self._db.execute(
+                    "UPDATE events SET payload = NULL, lost = ? WHERE experiment_id = ? AND position = ?",
+                    (lost, experiment_id, offset),
+                )
+                self._db.execute("UPDATE experiments SET bytes = bytes - ? WHERE id = ?", (size, experiment_id))
+
+    def adopt_from(self, other: "SpoolTables", experiment_id: str) -> None:
+        """Copy an experiment as it stands in another spool, in place of what is here of it."""
+        row = other.experiment(experiment_id)
+        if row is None:
+            return
+        events = other._db.execute(
+            "SELECT experiment_id, position, kind, payload, lost FROM events WHERE experiment_id = ?", (experiment_id,)
+        )
+        with self._transaction():
+            self._db.execute("DELETE FROM events WHERE experiment_id = ?", (experiment_id,))
+            self._db.execute(
+                "INSERT OR REPLACE INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.id, row.target, row.created, row.touched, row.next_offset, row.acknowledged, row.ended, row.bytes),
+            )
+            self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", events)
+
+
+__all__ = ["SHEDDABLE", "NewerFormatError", "SpoolTables", "SpooledEvent", "SpooledExperiment"]

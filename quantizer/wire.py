@@ -1,0 +1,261 @@
+"""Domain values to `qlog.v1` messages and back: the only place that knows both."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from qlog.v1 import common_pb2 as pb
+
+from quamba.reports import LayerReport, MetricReport, PerplexityReport, ProgressReport, TaskReport, ValueRange
+from quantizer.events import (
+    Began,
+    Evaluated,
+    ExperimentEvent,
+    ExperimentResults,
+    FactsKnown,
+    Finished,
+    LayerMeasured,
+    Progressed,
+    Status,
+)
+from quantizer.rpc import Batch
+from quantizer.spool_tables import SpooledEvent
+
+_FIXED_CONFIG = frozenset(
+    field.name for field in pb.ExperimentConfig.DESCRIPTOR.fields if field.name != "other"
+)  # The typed keys; all others travel in `other`.
+
+STATUSES: Mapping[Status, pb.ExperimentStatus] = {
+    Status.COMPLETED: pb.EXPERIMENT_STATUS_COMPLETED,
+    Status.FAILED: pb.EXPERIMENT_STATUS_FAILED,
+    Status.CANCELLED: pb.EXPERIMENT_STATUS_CANCELLED,
+}
+
+_BATCH_EVENTS = 256
+_BATCH_BYTES = 2**20
+
+# A place in the experiment whose event was given up: it takes the position and says nothing.
+FILLER = pb.Event(heartbeat=pb.Heartbeat())
+
+
+def value_message(value: Any) -> pb.Value:
+    """A JSON-like value; whole numbers beyond 64 bits become fractions, other objects their text."""
+    if value is None:
+        return pb.Value(null_value=pb.NULL_KIND_UNSPECIFIED)
+    if isinstance(value, bool):
+        return pb.Value(bool_value=value)
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return pb.Value(int_value=value)
+        return pb.Value(double_value=float(value))
+    if isinstance(value, float):
+        return pb.Value(double_value=value)
+    if isinstance(value, Mapping):
+        return pb.Value(object_value=pb.FieldList(fields=field_messages(value)))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return pb.Value(list_value=pb.ListValue(values=[value_message(item) for item in value]))
+    return pb.Value(string_value=str(value))
+
+
+def field_messages(values: Mapping[str, Any]) -> list[pb.Field]:
+    """An object's entries, in its order."""
+    return [pb.Field(name=str(name), value=value_message(value)) for name, value in values.items()]
+
+
+def timestamp_message(seconds: float) -> Timestamp:
+    """Seconds since 1970."""
+    whole = int(seconds // 1)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def config_message(config: Mapping[str, Any]) -> pb.ExperimentConfig:
+    """The record's `config`: the fixed keys typed (None: absent), every other in `other`."""
+    fixed = {name: value for name, value in config.items() if name in _FIXED_CONFIG and value is not None}
+    other = {name: value for name, value in config.items() if name not in _FIXED_CONFIG}
+    return pb.ExperimentConfig(**fixed, other=field_messages(other))
+
+
+def _range_message(interval: ValueRange) -> pb.ValueRange:
+    return pb.ValueRange(min=interval.min, max=interval.max, range=interval.range)
+
+
+def layer_stats_message(report: LayerReport) -> pb.LayerStats:
+    """One tensor's statistics; the user's own go into `other`."""
+    return pb.LayerStats(
+        name=report.name,
+        before_percentile=_range_message(report.before),
+        after_percentile=_range_message(report.after),
+        percentile_alpha=report.percentile_alpha,
+        clipped_ratio=report.clipped_ratio,
+        range_reduction=report.range_reduction,
+        measured_clipped_ratio=report.measured_clipped_ratio,
+        count=report.count,
+        absmax=report.absmax,
+        scale=report.scale,
+        bits=report.bits,
+        observer=report.observer,
+        mean=report.mean,
+        std=report.std,
+        median=report.median,
+        p99=report.p99,
+        sqnr_db=report.sqnr_db,
+        saturated_ratio=report.saturated_ratio,
+        other=field_messages(report.statistics),
+    )
+
+
+def progress_message(report: ProgressReport) -> pb.Progress:
+    """How far a phase has come."""
+    return pb.Progress(phase=report.phase, done=report.done, total=report.total, unit=report.unit)
+
+
+def _metric_message(metric: MetricReport) -> pb.Metric:
+    known = metric.stderr == metric.stderr  # NaN stands for "none"
+    return pb.Metric(name=metric.name, value=metric.value, stderr=metric.stderr if known else None)
+
+
+def _task_message(task: TaskReport) -> pb.TaskResult:
+    return pb.TaskResult(
+        task=task.task,
+        metrics=[_metric_message(metric) for metric in task.metrics],
+        n=task.n,
+        num_fewshot=task.num_fewshot,
+        limit=task.limit,
+        version=task.version,
+    )
+
+
+def _perplexity_messages(reports: Iterable[PerplexityReport]) -> list[pb.DatasetPerplexity]:
+    return [pb.DatasetPerplexity(data_set=report.data_set, perplexity=report.perplexity) for report in reports]
+
+
+def results_message(results: ExperimentResults) -> pb.Results:
+    """All results known; what is not known is absent."""
+    windows = {
+        report.data_set: {"windows": report.windows, "window_tokens": report.window_tokens} for report in results.ppl
+    }
+    return pb.Results(
+        accuracy=results.accuracy,
+        perplexity=results.perplexity,
+        tasks=[_task_message(task) for task in results.tasks],
+        ppl=_perplexity_messages(results.ppl),
+        fp16=results_message(results.fp16) if results.fp16 is not None else None,
+        other=field_messages({"ppl_windows": windows} if windows else {}),
+    )
+
+
+def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = None) -> pb.Event:
+    """One event as the collector takes it.
+
+    Args:
+        event: what happened.
+        dropped: for Finished: events that were lost before they reached the spool, by kind.
+    """
+    match event:
+        case Began():
+            return pb.Event(
+                begin=pb.Begin(
+                    timestamp=event.timestamp,
+                    start_time=timestamp_message(event.start_time),
+                    command=event.command,
+                    config=config_message(event.config),
+                    environment=field_messages(event.environment),
+                )
+            )
+        case LayerMeasured(report):
+            return pb.Event(layer_stats=layer_stats_message(report))
+        case Progressed(progress):
+            return pb.Event(progress=progress_message(progress))
+        case FactsKnown():
+            return pb.Event(
+                facts=pb.Facts(
+                    model=field_messages(event.model),
+                    calibration=field_messages(event.calibration),
+                    model_size_bytes=field_messages(event.model_size_bytes),
+                )
+            )
+        case Evaluated(results):
+            return pb.Event(evaluation_result=pb.EvaluationResult(results=results_message(results)))
+        case Finished():
+            return pb.Event(
+                finish=pb.Finish(
+                    status=STATUSES[event.status],
+                    error=event.error,
+                    duration_s=event.duration_s,
+                    phases=[pb.PhaseDuration(phase=name, duration_s=seconds) for name, seconds in event.phases],
+                    reorder_summary=pb.ReorderSummary(enabled=False, total_layers=0),
+                    dropped=dropped_messages(dropped or {}),
+                )
+            )
+
+
+def dropped_messages(dropped: Mapping[str, int]) -> list[pb.DroppedEvents]:
+    """Events lost, by kind."""
+    return [pb.DroppedEvents(kind=kind, count=count) for kind, count in sorted(dropped.items()) if count]
+
+
+def with_dropped(finish: bytes, dropped: Mapping[str, int]) -> pb.Event:
+    """A spooled Finish with the losses that the spool counted added to those it names already."""
+    event = pb.Event.FromString(finish)
+    total = {entry.kind: entry.count for entry in event.finish.dropped}
+    for kind, count in dropped.items():
+        total[kind] = total.get(kind, 0) + count
+    del event.finish.dropped[:]
+    event.finish.dropped.extend(dropped_messages(total))
+    return event
+
+
+def spool_entry(event: ExperimentEvent, dropped: Mapping[str, int] | None = None) -> tuple[str, bytes]:
+    """The kind and the bytes of one event, as the spool keeps them."""
+    message = event_message(event, dropped)
+    return str(message.WhichOneof("event")), message.SerializeToString()
+
+
+def last_words(duration_s: float) -> tuple[str, bytes]:
+    """The end of an experiment whose process is gone, as the spool keeps it."""
+    return spool_entry(Finished(Status.FAILED, "the process ended without finishing", max(0.0, duration_s)))
+
+
+def batches_of(events: Sequence[SpooledEvent], lost: Mapping[str, int]) -> list[Batch]:
+    """Messages for the collector, bounded in events and in bytes.
+
+    Args:
+        events: from the spool, at consecutive offsets.
+        lost: events of the experiment that were given up, by kind, for its Finish.
+    """
+    batches: list[Batch] = []
+    gathered: list[pb.Event] = []
+    size = 0
+    for event in events:
+        if gathered and (len(gathered) == _BATCH_EVENTS or size + len(event.payload or b"") > _BATCH_BYTES):
+            batches.append(Batch(event.offset - len(gathered), tuple(gathered)))
+            gathered, size = [], 0
+        if event.payload is None:
+            gathered.append(FILLER)
+        elif event.kind == "finish":
+            gathered.append(with_dropped(event.payload, lost))
+        else:
+            gathered.append(pb.Event.FromString(event.payload))
+        size += len(event.payload or b"")
+    if gathered:
+        batches.append(Batch(events[-1].offset + 1 - len(gathered), tuple(gathered)))
+    return batches
+
+
+__all__ = [
+    "FILLER",
+    "STATUSES",
+    "batches_of",
+    "config_message",
+    "dropped_messages",
+    "event_message",
+    "field_messages",
+    "last_words",
+    "layer_stats_message",
+    "progress_message",
+    "results_message",
+    "spool_entry",
+    "timestamp_message",
+    "value_message",
+    "with_dropped",
+]
