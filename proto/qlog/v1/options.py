@@ -12,18 +12,19 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from qlog.v1 import spec_pb2
 
-_CLICK_TYPES: Mapping[int, click.ParamType | type] = {
+_CLICK_TYPES: "Mapping[int, click.ParamType[Any] | type]" = {
     FieldDescriptor.TYPE_STRING: click.STRING,
     FieldDescriptor.TYPE_INT32: click.IntRange(-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: click.IntRange(-(2**63), 2**63 - 1),
 }
 
 
-def _info(field: FieldDescriptor) -> Any:
+# Fields are Any here: the implementation's descriptors are of another class than the ones with types.
+def _info(field: Any) -> Any:
     return field.GetOptions().Extensions[spec_pb2.option_info]
 
 
-def _click_option(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _click_option(field: Any) -> Callable[[Any], Any]:
     info = _info(field)
     underscored, dashed = f"--{field.name}", f"--{field.name.replace('_', '-')}"
     # The first name is the one that --help leads with; where there is no underscore the two are one.
