@@ -1,0 +1,1 @@
+"""The client `qlog`: lists, shows, compares and watches experiments; submits and cancels jobs. Runs without torch."""

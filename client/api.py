@@ -1,0 +1,230 @@
+"""What the client can ask for: functions of our own values over the stubs of both services, all with deadlines."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from qlog.v1 import collector_pb2 as pb
+from qlog.v1 import collector_pb2_grpc
+
+from client import rpc, wire
+from client.errors import NotFoundError
+from client.values import Comparison, Experiment, ExperimentPage, Job, JobEvent, WatchBatch
+
+MAX_PAGE_SIZE = 1000
+
+
+class _Api:
+    """One connection to one program; closes it at the end of a `with`."""
+
+    program: str
+
+    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._channel = rpc.open_channel(endpoint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise rpc.translated(error, self.endpoint, self.program) from error
+
+    def _stream(self, method: Any, request: Any, timeout_s: float | None = None) -> Iterator[Any]:
+        call = method(request, timeout=timeout_s)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise rpc.translated(error, self.endpoint, self.program, stream=True) from error
+        finally:
+            call.cancel()
+
+
+class CollectorApi(_Api):
+    """The experiments that a collector has."""
+
+    program = "collector"
+
+    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
+        super().__init__(endpoint, timeout_s)
+        self._stub = collector_pb2_grpc.CollectorServiceStub(self._channel)
+
+    def page(
+        self,
+        *,
+        page_size: int,
+        page_token: str = "",
+        newest_first: bool = False,
+        filter_text: str = "",
+        running: bool = False,
+    ) -> ExperimentPage:
+        """One page of experiments by their numbers, without statistics; running ones, where wanted, after all others.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        request = pb.ListExperimentsRequest(
+            filter=filter_text,
+            order_by="number desc" if newest_first else "number",
+            page_size=page_size,
+            page_token=page_token,
+            view=pb.EXPERIMENT_VIEW_BASIC,
+            include_running=running,
+        )
+        return wire.page_from(self._call(self._stub.ListExperiments, request))
+
+    def get(self, ref: str, *, full: bool) -> Experiment:
+        """One experiment; `full`: with its tensors' statistics.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        view = pb.EXPERIMENT_VIEW_FULL if full else pb.EXPERIMENT_VIEW_BASIC
+        response = self._call(self._stub.GetExperiment, pb.GetExperimentRequest(ref=ref, view=view))
+        return wire.experiment_from(response.experiment, full=full)
+
+    def compare(self, refs: Sequence[str]) -> Comparison:
+        """Two or more experiments side by side.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        return wire.comparison_from(self._call(self._stub.CompareExperiments, pb.CompareExperimentsRequest(refs=refs)))
+
+    def watch(
+        self, experiment_id: str = "", resume_token: str = "", timeout_s: float | None = None
+    ) -> Iterator[WatchBatch]:
+        """Events as they arrive, those of before first; of one experiment until it ends, or of all for ever.
+
+        Raises:
+            StreamLostError: the stream broke off, or `timeout_s` is over: resume it with the last token.
+            QlogError: the call failed.
+        """
+        request = pb.WatchExperimentsRequest(experiment_id=experiment_id, resume_token=resume_token)
+        for response in self._stream(self._stub.WatchExperiments, request, timeout_s):
+            yield wire.batch_from(response)
+
+
+class QuantizerApi(_Api):
+    """The jobs of a quantizer."""
+
+    program = "quantizer"
+
+    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
+        super().__init__(endpoint, timeout_s)
+        # Reading the log needs none of these.
+        from google.longrunning import operations_pb2_grpc
+        from qlog.v1 import quantizer_pb2_grpc
+
+        self._stub = quantizer_pb2_grpc.QuantizerServiceStub(self._channel)
+        self._operations = operations_pb2_grpc.OperationsStub(self._channel)
+
+    def submit(self, options: Mapping[str, Any], request_id: str, command: str) -> Job:
+        """Queue an experiment; the same `request_id` again gives the job of the first time.
+
+        Args:
+            options: by name, as `qlog.v1.options` collected them.
+            request_id: a UUID.
+            command: what the user typed.
+
+        Raises:
+            QlogError: the call failed, or the options cannot be had.
+        """
+        from qlog.v1 import quantizer_pb2
+        from qlog.v1.options import spec_from_options
+
+        from client.job_wire import job_from_operation
+
+        request = quantizer_pb2.SubmitExperimentRequest(
+            spec=spec_from_options(options), request_id=request_id, command=command
+        )
+        return job_from_operation(self._call(self._stub.SubmitExperiment, request))
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs that the quantizer knows, in its order.
+
+        Raises:
+            QlogError: a call failed.
+        """
+        from google.longrunning import operations_pb2
+
+        from client.job_wire import job_from_operation
+
+        token = ""
+        while True:
+            request = operations_pb2.ListOperationsRequest(name="operations", page_size=MAX_PAGE_SIZE, page_token=token)
+            response = self._call(self._operations.ListOperations, request)
+            for operation in response.operations:
+                yield job_from_operation(operation)
+            token = response.next_page_token
+            if not token:
+                return
+
+    def job(self, name: str) -> Job:
+        """One job by the name of its operation.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from google.longrunning import operations_pb2
+
+        from client.job_wire import job_from_operation
+
+        return job_from_operation(
+            self._call(self._operations.GetOperation, operations_pb2.GetOperationRequest(name=name))
+        )
+
+    def find_job(self, ref: str) -> Job:
+        """One job by the name of its operation, its experiment's id or a unique prefix of that.
+
+        Raises:
+            NotFoundError: none fits, or several do.
+            QlogError: a call failed.
+        """
+        wanted = ref.removeprefix("operations/").lower()
+        fitting = [job for job in self.jobs() if job.experiment_id.startswith(wanted)] if wanted else []
+        exact = [job for job in fitting if job.experiment_id == wanted]
+        match exact or fitting:
+            case [job]:
+                return job
+            case []:
+                raise NotFoundError(f"no job {ref!r} at {self.endpoint}: `qlog jobs` lists those that there are")
+            case several:
+                raise NotFoundError(f"{len(several)} jobs begin with {ref!r}: give more of the id")
+
+    def cancel(self, name: str) -> None:
+        """Ask for the end of a job; it ends a little later.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from google.longrunning import operations_pb2
+
+        self._call(self._operations.CancelOperation, operations_pb2.CancelOperationRequest(name=name))
+
+    def watch(self, name: str) -> Iterator[JobEvent]:
+        """What a job tells, from its start, until it ends.
+
+        Raises:
+            StreamLostError: the stream broke off.
+            QlogError: the call failed.
+        """
+        from qlog.v1 import quantizer_pb2
+
+        from client.job_wire import job_event_from
+
+        for response in self._stream(self._stub.WatchExperiment, quantizer_pb2.WatchExperimentRequest(name=name)):
+            if (event := job_event_from(name, response)) is not None:
+                yield event
+
+
+__all__ = ["MAX_PAGE_SIZE", "CollectorApi", "QuantizerApi"]

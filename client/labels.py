@@ -1,0 +1,96 @@
+"""Every word that tables and summaries say, by key: the one place to translate."""
+
+from collections.abc import Mapping
+
+LABELS: Mapping[str, str] = {
+    # columns of a list
+    "number": "#",
+    "id": "id",
+    "time": "time",
+    "model": "model",
+    "bits": "bits",
+    "alpha": "alpha",
+    "grouping": "grouping",
+    "gptq": "GPTQ",
+    "accuracy": "accuracy",
+    "perplexity": "perplexity",
+    "status": "status",
+    "duration": "duration",
+    # sections
+    "experiment": "Experiment",
+    "experiments": "Experiments",
+    "configuration": "Configuration",
+    "results": "Results",
+    "activation_statistics": "Activation statistics",
+    "reorder_effect": "Reorder effect",
+    "user_statistics": "Statistics of your own",
+    "environment": "Environment",
+    "calibration": "Calibration",
+    "model_size": "Model size",
+    "artifact": "Saved model",
+    "phases": "Time by phase",
+    "dropped": "Events lost",
+    "other": "Further keys",
+    "results_fp16": "Results of the unquantized model",
+    "jobs": "Jobs",
+    # facts
+    "command": "command",
+    "error": "error",
+    "schema_version": "schema version",
+    "progress": "progress",
+    # tensors
+    "tensor": "tensor",
+    "before_clipping": "before clipping",
+    "after_clipping": "after clipping",
+    "range": "range",
+    "range_before": "range before",
+    "range_after": "range after",
+    "range_reduction": "range reduction",
+    "clipped": "clipped",
+    "measured": "measured",
+    "scale": "scale",
+    "sqnr": "SQNR (dB)",
+    "before_reorder": "range before",
+    "after_reorder": "range after",
+    "grouping_only": "grouping only",
+    "groups": "groups",
+    "layers_affected": "layers affected",
+    "average_range_reduction": "average range reduction",
+    "enabled": "enabled",
+    # results
+    "task": "task",
+    "metric": "metric",
+    "value": "value",
+    "stderr": "± stderr",
+    "documents": "documents",
+    "shots": "shots",
+    "limit": "limit",
+    "version": "version",
+    # comparison
+    "key": "key",
+    "difference": "difference",
+    "differences": "Differences",
+    "points": "points",
+    "exceeds": "exceeds its standard error",
+    "within": "within its standard error",
+    "no_differences": "no differences",
+    "absent": "(none)",
+    # jobs
+    "job": "job",
+    "state": "state",
+    "queue": "queue",
+    "device": "device",
+    "submitted": "submitted",
+}
+
+
+def label(key: str) -> str:
+    """The word for a key.
+
+    Raises:
+        KeyError: there is none; a mistake of the program.
+    """
+    return LABELS[key]
+
+
+__all__ = ["LABELS", "label"]

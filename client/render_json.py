@@ -1,0 +1,36 @@
+"""Values as JSON: keys in their order, numbers that are not finite as the strings that the log has for them."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from client.text import non_finite
+
+# JSON allows these as they are; a terminal may act on them.
+_HARMFUL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """The text of a value, in one line where `indent` is None."""
+    text = json.dumps(json_ready(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def json_ready(value: Any) -> Any:
+    """The value with strings for the numbers that JSON does not have."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else non_finite(value)
+        case str():
+            return value
+        case Mapping():
+            return {name: json_ready(item) for name, item in value.items()}
+        case Sequence():
+            return [json_ready(item) for item in value]
+        case _:
+            return value
+
+
+__all__ = ["json_ready", "json_text"]

@@ -1,0 +1,134 @@
+"""Values as text: escaped, measured in terminal columns, numbers in few digits."""
+
+import math
+import re
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any
+
+# What could steer a terminal or turn text around: C0, DEL, C1, line and paragraph separators, bidirectional controls,
+# lone surrogates.
+_HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_CONTROL = re.compile(f"[{_HARMFUL}]")
+_CONTROL_BUT_LINE = re.compile(f"[{_HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_NOTHING = "-"
+
+
+def escape(text: str) -> str:
+    r"""One line of text that is safe on a terminal: control characters as \n, \x1b, \u202e."""
+    return _CONTROL.sub(_escaped, text)
+
+
+def escape_lines(text: str) -> str:
+    """The same for text of several lines: line feeds stay."""
+    return _CONTROL_BUT_LINE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+def width(text: str) -> int:
+    """Columns on a terminal: two for East Asian wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """The text in so many columns, at the left or at the right of them."""
+    space = " " * (columns - width(text))
+    return space + text if right else text + space
+
+
+def as_text(value: Any) -> str:
+    """Any JSON value as one line: "-" for null, yes and no, whole numbers whole, fractions in six digits."""
+    match value:
+        case None:
+            return _NOTHING
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return number(value)
+        case str():
+            return escape(value)
+        case list() | tuple():
+            return ", ".join(as_text(item) for item in value) or _NOTHING
+        case dict():
+            return ", ".join(f"{escape(str(key))}: {as_text(item)}" for key, item in value.items()) or _NOTHING
+        case _:
+            return escape(str(value))
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A fraction in so many significant digits; one that is not finite as the log writes it."""
+    if not math.isfinite(value):
+        return non_finite(value)
+    text = f"{value:.{digits}g}"
+    return text if any(mark in text for mark in ".e") else f"{text}.0"
+
+
+def fixed(value: Any, places: int) -> str:
+    """A number with so many decimals; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return as_text(value)
+    return f"{value:.{places}f}" if math.isfinite(value) else non_finite(value)
+
+
+def signed(value: float, places: int) -> str:
+    """A difference, with its sign; 0 has none."""
+    if not math.isfinite(value):
+        return non_finite(value)
+    text = f"{value:+.{places}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def percent(fraction: Any, places: int = 2) -> str:
+    """A fraction of 1 in per cent."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        return as_text(fraction)
+    return f"{fraction * 100:.{places}f} %" if math.isfinite(fraction) else non_finite(fraction)
+
+
+def non_finite(value: float) -> str:
+    """NaN, Infinity or -Infinity, as the log writes them."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def duration(seconds: Any) -> str:
+    """9.3 s, 2 min 05 s, 3 h 02 min."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return as_text(seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clock(seconds: float) -> str:
+    """Seconds since 1970 as local time."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+__all__ = [
+    "as_text",
+    "clock",
+    "duration",
+    "escape",
+    "escape_lines",
+    "fixed",
+    "non_finite",
+    "number",
+    "pad",
+    "percent",
+    "signed",
+    "width",
+]
