@@ -1,0 +1,119 @@
+"""The command line: `collector serve`."""
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from collector.errors import CollectorError, ListenError, StoreAccessError
+
+_DEFAULT_LOG_DIR = "logs"
+_LOG_DIR_HELP = "Directory of the store; also QLOG_LOG_DIR.  [default: logs]"
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  collector serve
+  collector serve --log_dir /var/lib/qlog --port 50551
+  collector serve --host 0.0.0.0 --insecure""",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="qlog-ssm", prog_name="collector")
+@click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
+@click.pass_context
+def cli(context: click.Context, log_dir: str | None) -> None:
+    """The central store of quantization experiments: takes records, serves lists, comparisons and live views."""
+    context.obj = log_dir
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  collector serve                                 on 127.0.0.1:50551, the store in ./logs
+  collector serve --port 0                        any free port, told on the first line
+  collector serve --log_dir /var/lib/qlog
+  collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted"""
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=50551, show_default=True, help="0: any free port.")
+@click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
+@click.option("--insecure", is_flag=True, help="Listen on an address that other machines reach, without encryption.")
+@click.option(
+    "allow_network_fs",
+    "--allow_network_fs",
+    "--allow-network-fs",
+    is_flag=True,
+    help="Keep the store on a network file system, whose locks and syncs cannot be relied on.",
+)
+@click.pass_obj
+def serve(
+    group_log_dir: str | None, host: str, port: int, log_dir: str | None, insecure: bool, allow_network_fs: bool
+) -> None:
+    """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
+    if not insecure and not _is_loopback(host):
+        raise click.UsageError(
+            f"other machines reach {host}, and connections are not encrypted yet: add --insecure to accept that"
+        )
+    directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
+    _serve(host, port, directory, allow_network_fs=allow_network_fs)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address, by all that its name stands for."""
+    try:
+        found = socket.getaddrinfo(host or "::", None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ListenError(f"cannot listen on {host!r}: no such address") from None
+    return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
+
+
+def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> None:
+    # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from collector.fold import CODEC
+    from collector.server import Server
+    from collector.store import open_store
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        store = open_store(directory, CODEC, allow_network_fs=allow_network_fs)
+    except PermissionError as error:
+        raise StoreAccessError(
+            f"the log directory {directory} cannot be written: {error.strerror}; choose another with --log_dir"
+        ) from None
+    try:
+        server = Server(store, host, port, reflection=True)
+    except BaseException:
+        store.close()
+        raise
+    server.start()
+    store.announce(server.local_endpoint)
+    index = store.index()
+    corrupt = f" ({index.corrupt_count()} corrupt)" if index.corrupt_count() else ""
+    click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {index.count()} experiments{corrupt}")
+    sys.stdout.flush()
+    stop.wait()
+    server.stop()
+
+
+def main() -> None:
+    """The console script."""
+    logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        cli(standalone_mode=True)
+    except CollectorError as error:
+        click.echo(f"collector: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

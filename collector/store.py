@@ -1,0 +1,262 @@
+"""The store of one log directory: its invariants, and the parts that keep them.
+
+Files, for a log directory D:
+
+    D/percentile_experiments.jsonl             the truth: one line an experiment, in the order in which they ended
+    D/percentile_experiments.inflight.sqlite   the events of experiments without a line (`collector.inflight`)
+    D/percentile_experiments.lock              who writes (`collector.lock`)
+    D/percentile_experiments.jsonl.torn-TIME   what an interrupted append left, set aside at open
+    D/percentile_experiments.inflight.sqlite.corrupt-TIME   a damaged database, set aside at open
+
+Invariants:
+
+1.  One writer. Whoever appends holds the lock; a reader needs none, because of 2 and 3.
+2.  The log only grows. No byte before a committed newline is ever changed, moved or cut, by nothing and for no reason;
+    a damaged line stays, keeps its number, and everything after it is served.
+3.  The newline means committed. What stands behind the last one is no line: it is copied to a file of its own and cut.
+4.  A number is for ever: that of an experiment is the count of lines before its own that are not blank.
+5.  Acknowledged is on disk. An event is acknowledged after the transaction that holds it is synced; a finish after its
+    line is. What cannot be written is not acknowledged, and reads go on.
+6.  Once. An experiment has one line: events at positions that are there already are not stored again, and an experiment
+    that has a line takes no more.
+7.  All or nothing. An experiment's events are deleted after its line is synced; a crash between leaves both, and the
+    events are deleted at the next open because the line is there.
+8.  Nothing is in memory, the index and later files that cannot be made anew from these files.
+9.  After a failed sync nothing is assumed: the log is opened anew, cut to what was committed, its last line read back.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from collector.errors import (
+    CorruptLineError,
+    LockedError,
+    NetworkFileSystemError,
+    ReadOnlyError,
+    RetryError,
+    StoreAccessError,
+)
+from collector.files import FileLayer
+from collector.index import Entry, Index, MemoryIndex, entry_from_line, entry_from_record
+from collector.inflight import Batch, Inflight, Running
+from collector.ingest import Codec, Done, Ingest, Ledger, Receipt
+from collector.limits import MAX_LINE_BYTES
+from collector.lines import (
+    Line,
+    LineError,
+    Record,
+    decode_line,
+    encode_line,
+    is_blank,
+    iterate_lines,
+    split_lost_newlines,
+)
+from collector.lock import StoreLock, read_holder
+from collector.logfile import LogFile
+from collector.mounts import network_file_system
+from collector.watchers import Watchers
+
+logger = logging.getLogger(__name__)
+
+LOG_NAME = "percentile_experiments.jsonl"
+INFLIGHT_NAME = "percentile_experiments.inflight.sqlite"
+LOCK_NAME = "percentile_experiments.lock"
+
+
+class Store:
+    """An open store. Make one with `open_store`."""
+
+    def __init__(self, log_dir: Path, codec: Codec, lock: StoreLock | None, layer: FileLayer | None) -> None:
+        self.path = log_dir / LOG_NAME
+        self.read_only = lock is None
+        self.watchers = Watchers()
+        self._lock = lock
+        # Taken by whoever appends to the log or takes in what others appended.
+        self._log_lock = threading.Lock()
+        self._index: Index = MemoryIndex()
+        self._indexed = 0
+        self._log = LogFile(self.path, read_only=self.read_only, layer=layer)
+        try:
+            if not self.read_only:
+                self._settle_at_open()
+            self._index_new_lines()
+            self._inflight = Inflight(log_dir / INFLIGHT_NAME, read_only=self.read_only)
+        except BaseException:
+            self._log.close()
+            raise
+        ledger = Ledger(self._index.by_id, self._append, self.watchers.changed, self.watchers.behind)
+        self._ingest = Ingest(self._inflight, ledger, codec)
+        if not self.read_only:
+            self._ingest.start()
+
+    def close(self) -> None:
+        """Store what was submitted, close the files, give up the lock."""
+        self._ingest.stop()
+        self._inflight.close()
+        self._log.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def announce(self, endpoint: str) -> None:
+        """Tell others where this store is served."""
+        if self._lock is not None:
+            self._lock.announce(endpoint)
+
+    # --- writing ---
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Store a batch of events: see `Ingest.submit`.
+
+        Raises:
+            ReadOnlyError: the store was opened for reading only.
+        """
+        if self.read_only:
+            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no experiments")
+        self._ingest.submit(batch, done)
+
+    def status(self, experiment_id: str) -> Receipt:
+        """What is on disk of an experiment."""
+        self.refresh()
+        return self._ingest.status(experiment_id)
+
+    def _settle_at_open(self) -> None:
+        try:
+            self._log.settle()
+        except RetryError as error:
+            # Reads go on, and the first append tries again.
+            logger.warning("%s", error)
+
+    def _append(self, record: Record) -> Entry:
+        line = encode_line(record)
+        with self._log_lock:
+            self._log.settle()
+            self._index_new_lines()
+            offset = self._log.append(line)
+            entry = entry_from_record(self._index.count(), offset, len(line), Line(record, verified=True))
+            self._index.add(entry)
+            self._indexed = self._log.committed
+        return entry
+
+    # --- reading ---
+
+    def refresh(self) -> None:
+        """Take in whole lines that another program has appended; while we append ourselves there is nothing to see."""
+        if self._log.size() != self._log.committed and self._log_lock.acquire(blocking=False):
+            try:
+                self._log.refresh()
+                self._index_new_lines()
+            finally:
+                self._log_lock.release()
+
+    def index(self) -> Index:
+        """What is known of every line, as of now."""
+        self.refresh()
+        return self._index
+
+    def committed_size(self) -> int:
+        """Bytes of the log up to the end of its last whole line."""
+        return self._log.committed
+
+    def chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """The log's bytes as they stand."""
+        return self._log.chunks(start, end)
+
+    def record(self, entry: Entry) -> Record:
+        """The full record of a line.
+
+        Raises:
+            CorruptLineError: the line is damaged.
+        """
+        if entry.corrupt:
+            raise CorruptLineError(f"experiment {entry.number} cannot be read: {entry.error}")
+        try:
+            return decode_line(self._log.read(entry.offset, entry.length)).record
+        except LineError as error:
+            where = f"the line at byte {entry.offset} of {self.path}"
+            raise CorruptLineError(f"experiment {entry.number} cannot be read: {where}: {error}") from None
+
+    def running(self) -> dict[str, Running]:
+        """Experiments without a line, in the order of their beginning."""
+        return self._ingest.running()
+
+    def events(self, experiment_id: str, offset: int, *, max_bytes: int) -> list[tuple[int, int, bytes]]:
+        """Stored events of an experiment: see `Inflight.read`."""
+        return self._inflight.read(experiment_id, offset, max_bytes=max_bytes)
+
+    def _index_new_lines(self) -> None:
+        start, end = self._indexed, self._log.committed
+        if start == end:
+            return
+        for offset, length, line in iterate_lines(self._log.chunks(start, end), start, MAX_LINE_BYTES):
+            if line is not None and is_blank(line):
+                continue
+            for entry in self._entries_of(offset, length, line):
+                self._index.add(entry)
+                if entry.corrupt:
+                    logger.warning("%s: experiment %d: %s", self.path, entry.number, entry.error)
+        self._indexed = end
+
+    def _entries_of(self, offset: int, length: int, line: bytes | None) -> Iterator[Entry]:
+        entry = entry_from_line(self._index.count(), offset, length, line)
+        pieces = split_lost_newlines(line) if entry.corrupt and line is not None else []
+        if len(pieces) < 2:
+            yield entry
+            return
+        for piece in pieces:
+            yield entry_from_line(self._index.count(), offset, len(piece), piece)
+            offset += len(piece)
+
+
+def open_store(
+    log_dir: Path,
+    codec: Codec,
+    *,
+    read_only: bool = False,
+    allow_network_fs: bool = False,
+    layer: FileLayer | None = None,
+) -> Store:
+    """Open the store of a directory: for writing, with the lock, or for reading only, touching nothing.
+
+    Args:
+        log_dir: made where it is not there and the store is to be written.
+        codec: what knows events (`collector.fold`).
+        read_only: take no lock, repair nothing; the directory need not exist.
+        allow_network_fs: write on a network file system.
+        layer: the operating system's calls, for tests.
+
+    Raises:
+        LockedError: another process holds it.
+        NetworkFileSystemError: it is on a network file system, and is to be written.
+        StoreAccessError: it cannot be used.
+        PermissionError: it cannot be written.
+    """
+    if log_dir.exists() and not log_dir.is_dir():
+        raise StoreAccessError(f"the log directory {log_dir} is not a directory")
+    if read_only:
+        return Store(log_dir, codec, None, layer)
+    kind = network_file_system(log_dir)
+    if kind is not None and not allow_network_fs:
+        raise NetworkFileSystemError(
+            f"the log directory {log_dir} is on a network file system ({kind}), where locks and syncs cannot be relied "
+            "on: use a local directory, or a collector on another machine (--collector HOST:PORT)"
+        )
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise StoreAccessError(f"the log directory {log_dir} cannot be made: {error.strerror}") from None
+    lock = StoreLock.acquire(log_dir / LOCK_NAME)
+    if lock is None:
+        holder = read_holder(log_dir / LOCK_NAME)
+        raise LockedError(f"the store {log_dir} is held by {holder or 'another process'}: stop that, or use it instead")
+    try:
+        return Store(log_dir, codec, lock, layer)
+    except BaseException:
+        lock.release()
+        raise
+
+
+__all__ = ["INFLIGHT_NAME", "LOCK_NAME", "LOG_NAME", "Store", "open_store"]

@@ -1,0 +1,102 @@
+"""Experiments as clients see them: lines of the log and those that run, BASIC and FULL."""
+
+import threading
+from dataclasses import dataclass
+
+from qlog.v1 import common_pb2 as pb
+
+from collector.errors import NotFoundError
+from collector.fold import Fold
+from collector.index import Entry
+from collector.lines import Record
+from collector.refs import resolve
+from collector.store import Store
+from collector.wire import corrupt_experiment, experiment_from_record, record_from_experiment
+
+_READ_BYTES = 4 << 20
+
+
+@dataclass
+class _Partial:
+    """A BASIC view that is brought up to date by what came since."""
+
+    fold: Fold
+    offset: int = 0
+
+
+class Views:
+    """Views of one store's experiments."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._partials: dict[str, _Partial] = {}
+
+    def get(self, ref: str, *, full: bool, field: str = "ref") -> pb.Experiment:
+        """The experiment that a REF names.
+
+        Raises:
+            CollectorError: there is none, or it cannot be read.
+        """
+        found = resolve(self._store, ref, field)
+        return self.of_entry(found, full=full) if isinstance(found, Entry) else self.of_running(found, full=full)
+
+    def of_entry(self, entry: Entry, *, full: bool) -> pb.Experiment:
+        """The experiment of a line; a corrupt one is shown as such."""
+        if entry.corrupt:
+            return corrupt_experiment(entry.number, entry.error)
+        if full:
+            return experiment_from_record(self._store.record(entry), number=entry.number)
+        return experiment_from_record(
+            entry.basic_record(), number=entry.number, layer_stats_count=entry.layer_stats_count
+        )
+
+    def of_running(self, experiment_id: str, *, full: bool) -> pb.Experiment:
+        """The experiment as far as it has come; as its line has it where it ends meanwhile.
+
+        Raises:
+            NotFoundError: it neither runs nor has a line.
+        """
+        if full:
+            partial = _Partial(Fold(experiment_id, keep_stats=True))
+            self._advance(experiment_id, partial)
+            experiment = partial.fold.experiment()
+        else:
+            with self._lock:
+                partial = self._partials.setdefault(experiment_id, _Partial(Fold(experiment_id, keep_stats=False)))
+                self._advance(experiment_id, partial)
+                experiment = partial.fold.experiment()
+                self._forget_ended()
+        entry = self._store.index().by_id(experiment_id)
+        if entry is not None:
+            return self.of_entry(entry, full=full)
+        if partial.offset == 0:
+            raise NotFoundError(f"there is no experiment {experiment_id}")
+        # A finish whose line could not be written yet does not end it.
+        experiment.status = pb.EXPERIMENT_STATUS_RUNNING
+        return experiment
+
+    def record(self, ref: str, field: str) -> Record:
+        """The full record of the experiment that a REF names.
+
+        Raises:
+            CollectorError: there is none, or it cannot be read.
+        """
+        found = resolve(self._store, ref, field)
+        if isinstance(found, Entry):
+            return self._store.record(found)
+        return record_from_experiment(self.of_running(found, full=True))
+
+    def _advance(self, experiment_id: str, partial: _Partial) -> None:
+        while batches := self._store.events(experiment_id, partial.offset, max_bytes=_READ_BYTES):
+            for first, count, payload in batches:
+                partial.fold.add_payload(payload, count)
+                partial.offset = first + count
+
+    def _forget_ended(self) -> None:
+        running = self._store.running()
+        for experiment_id in self._partials.keys() - running.keys():
+            del self._partials[experiment_id]
+
+
+__all__ = ["Views"]
