@@ -13,6 +13,7 @@ from client.errors import NotFoundError
 from client.values import Comparison, Experiment, ExperimentPage, Job, JobEvent, WatchBatch
 
 MAX_PAGE_SIZE = 1000
+_UUID_LENGTH = 36
 
 
 class _Api:
@@ -191,6 +192,8 @@ class QuantizerApi(_Api):
             QlogError: a call failed.
         """
         wanted = ref.removeprefix("operations/").lower()
+        if len(wanted) == _UUID_LENGTH:
+            return self.job(f"operations/{wanted}")
         fitting = [job for job in self.jobs() if job.experiment_id.startswith(wanted)] if wanted else []
         exact = [job for job in fitting if job.experiment_id == wanted]
         match exact or fitting:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 LABELS: Mapping[str, str] = {
     # columns of a list
     "number": "#",
+    "number_of_line": "number",
     "id": "id",
     "time": "time",
     "model": "model",
@@ -20,9 +21,11 @@ LABELS: Mapping[str, str] = {
     "experiment": "Experiment",
     "experiments": "Experiments",
     "configuration": "Configuration",
+    "model_facts": "Model",
     "results": "Results",
     "activation_statistics": "Activation statistics",
     "reorder_effect": "Reorder effect",
+    "distribution": "Distribution",
     "user_statistics": "Statistics of your own",
     "environment": "Environment",
     "calibration": "Calibration",
@@ -75,6 +78,8 @@ LABELS: Mapping[str, str] = {
     "within": "within its standard error",
     "no_differences": "no differences",
     "absent": "(none)",
+    "ended": "ended",
+    "unquantized": "unquantized",
     # jobs
     "job": "job",
     "state": "state",

@@ -140,13 +140,15 @@ def experiment_record(experiment: pb.Experiment, *, full: bool = False) -> dict[
     Args:
         full: with `activation_stats`, even where there are none.
     """
+    reordered = experiment.HasField("reorder_summary")
+    summary = reorder_summary_record(experiment.reorder_summary) if reordered else None
     record: dict[str, Json] = {
         "timestamp": experiment.timestamp,
         "command": experiment.command,
-        "config": config_record(experiment.config),
+        "config": config_record(experiment.config) if experiment.HasField("config") else None,
         "activation_stats": {stats.name: tensor_record(stats) for stats in experiment.layer_stats},
-        "reorder_summary": reorder_summary_record(experiment.reorder_summary),
-        "results": results_record(experiment.results),
+        "reorder_summary": summary,
+        "results": results_record(experiment.results) if experiment.HasField("results") else None,
         "schema_version": experiment.schema_version,
         "experiment_id": experiment.experiment_id,
         "status": status_name(experiment.status) or None,

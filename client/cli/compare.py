@@ -1,0 +1,40 @@
+"""`qlog compare`."""
+
+import click
+
+from client.cli.options import REF_CONTEXT, answer, references, settings_of, shared_options
+from client.settings import open_collector
+
+_EPILOG = """\b
+Examples:
+  qlog compare 0 1
+  qlog compare 0,1,4 --all
+  qlog compare -2 -1 --format markdown
+"""
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    refs = tuple(part.strip() for word in value for part in word.split(","))
+    references(ctx, param, refs)
+    if len(refs) < 2:
+        raise click.UsageError(f"one experiment, {refs[0]}, is nothing to compare: give two or more", ctx=ctx)
+    return refs
+
+
+@click.command("compare", epilog=_EPILOG, context_settings=dict(REF_CONTEXT))
+@click.argument("refs", metavar="REF REF...", nargs=-1, required=True, callback=_split)
+@click.option("--all", "everything", is_flag=True, help="Also what is equal.")
+@shared_options
+@click.pass_context
+def command(ctx: click.Context, *, refs: tuple[str, ...], everything: bool) -> None:
+    """Compare experiments with the first of them.
+
+    What differs is marked with an asterisk. Differences of accuracies are in points, with their standard error and
+    whether they exceed it.
+    """
+    from client.compare_document import compare_output
+
+    settings = settings_of(ctx)
+    with open_collector(settings) as session:
+        comparison = session.api.compare(refs)
+    answer(compare_output(comparison, everything=everything), settings)

@@ -1,0 +1,150 @@
+"""The options and arguments that commands share, and how their answers are written."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from client.documents import Output
+from client.render import Format, write
+from client.settings import (
+    DEFAULT_LOG_DIR,
+    DEFAULT_QUANTIZER,
+    DEFAULT_TIMEOUT_S,
+    Settings,
+    is_address,
+    settings_from,
+)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_NEGATIVE_NUMBER = re.compile(r"-[0-9]+", re.ASCII)
+_SOURCES: Mapping[ParameterSource, str] = {
+    ParameterSource.COMMANDLINE: "given",
+    ParameterSource.ENVIRONMENT: "environment",
+}
+
+# For commands with REF arguments: -1 is no option. What else begins with a dash `references` refuses.
+REF_CONTEXT: Mapping[str, Any] = {"ignore_unknown_options": True}
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keep what was given: what stands after the verb is read later than what stands before it, and wins."""
+    name = param.name or ""
+    source = ctx.get_parameter_source(name)
+    if source is not None and source in _SOURCES:
+        ctx.ensure_object(dict).setdefault(_SOURCES[source], {})[name] = value
+
+
+def _remember_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and not is_address(value):
+        raise click.BadParameter(f"{value!r} is no address: write it as HOST:PORT, for example 127.0.0.1:50551")
+    _remember(ctx, param, value)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"qlog {version('qlog-ssm')}")
+        ctx.exit()
+
+
+def shared_options(command: _Command, *, environment: bool = False) -> _Command:
+    """Decorate a command with the options that every command has; `environment`: with their variables."""
+    options = (
+        click.option(
+            "--collector",
+            metavar="HOST:PORT",
+            envvar="QLOG_COLLECTOR" if environment else None,
+            callback=_remember_address,
+            expose_value=False,
+            help="The collector to ask (QLOG_COLLECTOR); without it the local store in --log_dir is read.",
+        ),
+        click.option(
+            "--log_dir",
+            "--log-dir",
+            metavar="DIR",
+            envvar="QLOG_LOG_DIR" if environment else None,
+            callback=_remember,
+            expose_value=False,
+            help=f"The local store (QLOG_LOG_DIR).  [default: {DEFAULT_LOG_DIR}]",
+        ),
+        click.option(
+            "--quantizer",
+            metavar="HOST:PORT",
+            envvar="QLOG_QUANTIZER" if environment else None,
+            callback=_remember_address,
+            expose_value=False,
+            help=f"The quantizer that runs jobs (QLOG_QUANTIZER).  [default: {DEFAULT_QUANTIZER}]",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice([form.value for form in Format]),
+            callback=_remember,
+            expose_value=False,
+            help=f"How the answer is written.  [default: {Format.TABLE.value}]",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True, max=86400),
+            metavar="SECONDS",
+            callback=_remember,
+            expose_value=False,
+            help=f"How long to wait for each answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
+        ),
+        click.option(
+            "--version",
+            is_flag=True,
+            is_eager=True,
+            callback=_show_version,
+            expose_value=False,
+            help="Show the version.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The settings for what was typed so far."""
+    remembered: Mapping[str, Mapping[str, object]] = ctx.ensure_object(dict)
+    settings = settings_from(remembered.get("given", {}), remembered.get("environment", {}))
+    if {"collector", "log_dir"} <= set(remembered.get("given", {})):
+        note("--log_dir is not used where --collector names a server")
+    return settings
+
+
+def references(ctx: click.Context, _param: click.Parameter, value: str | Sequence[str] | None) -> Any:
+    """Check REF arguments: -1 is one, --colums is a mistyped option."""
+    for ref in (value,) if isinstance(value, str) else value or ():
+        if ref.startswith("-") and not _NEGATIVE_NUMBER.fullmatch(ref):
+            raise click.NoSuchOption(ref, ctx=ctx, possibilities=_similar(ctx, ref))
+        if not ref.strip():
+            raise click.BadParameter("an empty REF: give a number, -1 for the last, an id or the beginning of one")
+    return value
+
+
+def _similar(ctx: click.Context, wanted: str) -> list[str]:
+    from difflib import get_close_matches
+
+    names = [name for param in ctx.command.get_params(ctx) for name in param.opts if name.startswith("-")]
+    return get_close_matches(wanted, names)
+
+
+def answer(output: Output, settings: Settings) -> None:
+    """Write an answer to the standard output in the form that was asked for."""
+    write(output, settings.form, sys.stdout)
+
+
+def note(text: str) -> None:
+    """Tell the user something beside the answer, in one line on the standard error."""
+    from client.text import escape
+
+    click.echo(f"qlog: {escape(text)}", err=True)
+
+
+__all__ = ["REF_CONTEXT", "answer", "note", "references", "settings_of", "shared_options"]

@@ -1,0 +1,158 @@
+"""Experiments side by side: configuration, results, ranges of each tensor."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from client.columns import COLUMNS, experiment_data
+from client.documents import Column, Flat, Note, Output, Row, Section, Table
+from client.labels import label
+from client.tensor_tables import interval_text, range_of
+from client.text import as_text, escape, percent, signed
+from client.values import Cell, Comparison, ConfigRow, Experiment, MetricCell, MetricRow, Record, TensorRow
+
+_ABOUT = ("number", "id", "time", "model", "bits", "alpha", "status")
+_RANGES = ("before_percentile", "after_percentile")
+
+
+def compare_output(comparison: Comparison, *, everything: bool) -> Output:
+    """A comparison; `everything`: rows that are equal too (JSON and CSV always have them)."""
+    return Output(tuple(_sections(comparison, everything)), _data(comparison), _flat(comparison))
+
+
+def _names(experiments: Sequence[Experiment]) -> tuple[str, ...]:
+    return tuple(escape(experiment.name) for experiment in experiments)
+
+
+def _sections(comparison: Comparison, everything: bool) -> Iterator[Section]:
+    names = _names(comparison.experiments)
+    about = [COLUMNS[name] for name in _ABOUT]
+    rows = (tuple(column.text(column.value(experiment)) for column in about) for experiment in comparison.experiments)
+    yield Table(
+        tuple(Column(label(column.name), column.right) for column in about), tuple(map(Row, rows)), label("experiments")
+    )
+    config = tuple(_config_row(row) for row in comparison.config if everything or row.differs)
+    if config:
+        yield Table((Column(label("key")), *map(Column, names)), config, label("configuration"))
+    results = tuple(_metric_row(row) for row in comparison.results if everything or row.differs)
+    if results:
+        others = chain.from_iterable((Column(name, True), Column(label("difference"), True)) for name in names[1:])
+        yield Table((Column(label("metric")), Column(names[0], True), *others), results, label("results"))
+    tensors = tuple(_tensor_row(row) for row in comparison.tensors if everything or row.differs)
+    if tensors:
+        headings = ("range_before", "range_after", "range_reduction")
+        columns = (Column(f"{name} {label(heading)}", True) for name in names for heading in headings)
+        yield Table((Column(label("tensor")), *columns), tensors, label("activation_statistics"))
+    if not config and not results and not tensors:
+        yield Note(label("no_differences"))
+
+
+def _config_row(row: ConfigRow) -> Row:
+    return Row((escape(row.key), *(_cell_text(cell) for cell in row.cells)), marked=row.differs)
+
+
+def _cell_text(cell: Cell) -> str:
+    return as_text(cell.value) if cell.present else label("absent")
+
+
+def _metric_row(row: MetricRow) -> Row:
+    first, *others = row.cells
+    compared = chain.from_iterable((_value_text(cell), _difference_text(cell, row)) for cell in others)
+    return Row((escape(row.name), _value_text(first), *compared), marked=row.differs)
+
+
+def _value_text(cell: MetricCell) -> str:
+    if cell.value is None:
+        return label("absent")
+    error = "" if cell.stderr is None else f" ± {as_text(cell.stderr)}"
+    return as_text(cell.value) + error
+
+
+def _difference_text(cell: MetricCell, row: MetricRow) -> str:
+    """ "-1.25 points ± 0.90 (exceeds its standard error)"."""
+    if cell.difference is None:
+        return as_text(None)
+    places = 2 if row.is_fraction else 4
+    unit = f" {label('points')}" if row.is_fraction else ""
+    error = "" if cell.difference_stderr is None else f" ± {cell.difference_stderr:.{places}f}"
+    verdict = "" if cell.exceeds_stderr is None else f" ({label('exceeds' if cell.exceeds_stderr else 'within')})"
+    return f"{signed(cell.difference, places)}{unit}{error}{verdict}"
+
+
+def _tensor_row(row: TensorRow) -> Row:
+    cells = chain.from_iterable(_tensor_cells(tensor) for tensor in row.cells)
+    return Row((escape(row.name), *cells), marked=row.differs)
+
+
+def _tensor_cells(tensor: Record | None) -> tuple[str, str, str]:
+    if tensor is None:
+        return (label("absent"), label("absent"), label("absent"))
+    before, after = (_range_text(tensor, key) for key in _RANGES)
+    return before, after, percent(tensor.get("range_reduction"))
+
+
+def _range_text(tensor: Record, key: str) -> str:
+    """ "284.17 [-127.35, 156.82]"."""
+    interval = tensor.get(key)
+    return as_text(None) if interval is None else f"{as_text(range_of(tensor, key))} {interval_text(interval)}"
+
+
+def _data(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "experiments": [experiment_data(experiment) for experiment in comparison.experiments],
+        "config": [
+            {
+                "key": row.key,
+                "differs": row.differs,
+                "cells": [{"value": cell.value} if cell.present else {} for cell in row.cells],
+            }
+            for row in comparison.config
+        ],
+        "results": [
+            {
+                "name": row.name,
+                "unit": "fraction" if row.is_fraction else "plain",
+                "differs": row.differs,
+                "cells": [_metric_data(cell) for cell in row.cells],
+            }
+            for row in comparison.results
+        ],
+        "tensors": [
+            {"name": row.name, "differs": row.differs, "cells": [{} if cell is None else cell for cell in row.cells]}
+            for row in comparison.tensors
+        ],
+    }
+
+
+def _metric_data(cell: MetricCell) -> dict[str, Any]:
+    names = ("value", "stderr", "difference", "difference_stderr", "exceeds_stderr")
+    return {name: value for name in names if (value := getattr(cell, name)) is not None}
+
+
+def _flat(comparison: Comparison) -> Flat:
+    """One line a row; differences to the first experiment beside the values of the others."""
+    names = [experiment.name for experiment in comparison.experiments]
+    kinds = ("difference", "difference_stderr", "exceeds_stderr")
+    more = [f"{kind} {name}" for name in names[1:] for kind in kinds]
+    empty = (None,) * len(more)
+    rows: list[tuple[Any, ...]] = [
+        ("config", row.key, row.differs, *(cell.value for cell in row.cells), *empty) for row in comparison.config
+    ]
+    for metric in comparison.results:
+        values = (cell.value for cell in metric.cells)
+        compared = (getattr(cell, kind) for cell in metric.cells[1:] for kind in kinds)
+        rows.append(("results", metric.name, metric.differs, *values, *compared))
+    for tensor in comparison.tensors:
+        for key in (*_RANGES, "range_reduction"):
+            values = (_plain(cell, key) for cell in tensor.cells)
+            rows.append(("tensors", f"{tensor.name} {key}", tensor.differs, *values, *empty))
+    return Flat(("section", "name", "differs", *names, *more), rows)
+
+
+def _plain(tensor: Record | None, key: str) -> Any:
+    if tensor is None:
+        return None
+    return range_of(tensor, key) if key in _RANGES else tensor.get(key)
+
+
+__all__ = ["compare_output"]

@@ -1,0 +1,118 @@
+import csv
+import io
+import json
+import math
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.documents import Column, Facts, Flat, Note, Output, Row, Table
+from client.render import WRITERS, Format, write
+from client.render_csv import write_csv
+from client.render_json import json_text
+from client.render_markdown import markdown
+from client.render_plain import plain
+
+TABLE = Table(
+    (Column("name"), Column("value", right=True)),
+    (Row(("mamba-2m", "1.5")), Row(("模型", "10.25"), marked=True)),
+    "Results",
+)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_every_form_has_a_writer() -> None:
+    """The table of writers is total."""
+    assert set(WRITERS) == set(Format)
+
+
+def test_plain_columns_are_aligned() -> None:
+    """Each column begins at the same place in every line, counted in columns of a terminal, and marks stand before."""
+    assert plain([TABLE]).splitlines() == [
+        "Results",
+        "  name      value",
+        "  mamba-2m    1.5",
+        "* 模型      10.25",
+    ]
+
+
+def test_plain_tables_cut_nothing_off() -> None:
+    """A cell of any length is there whole."""
+    long = "x" * 500
+    assert long in plain([Table((Column("a"),), (Row((long,)),))])
+
+
+def test_sections_stand_apart() -> None:
+    """An empty line is between two sections."""
+    assert plain([Note("one"), Facts((("a", "1"), ("bcd", "2")), "T")]) == "one\n\nT\n  a    1\n  bcd  2\n"
+
+
+@given(json_values)
+def test_json_reads_back(value: Any) -> None:
+    """What was written is read as the same value, in one line or many."""
+    assert json.loads(json_text(value)) == value
+    assert json.loads(json_text(value, indent=None)) == value
+    assert "\n" not in json_text(value, indent=None)
+
+
+def test_json_has_strings_for_numbers_that_are_not_finite() -> None:
+    """NaN and infinities are the strings of the record, at any depth; keys keep their order."""
+    text = json_text({"z": [math.nan, {"y": math.inf}], "a": -math.inf}, indent=None)
+    assert text == '{"z": ["NaN", {"y": "Infinity"}], "a": "-Infinity"}'
+
+
+@given(st.text())
+def test_json_steers_no_terminal(text: str) -> None:
+    """No control character stands in JSON as itself."""
+    assert not any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in json_text(text))
+
+
+def test_csv_keeps_data() -> None:
+    """Numbers have all their digits, formulas are left alone, lists are JSON, and a comma does not part a cell."""
+    stream = io.StringIO()
+    row = (0.1 + 0.2, None, True, "=1+1", 'a,"b"', {"k": [math.nan]}, math.nan, "\x1b[31m")
+    write_csv(Flat(tuple("abcdefgh"), [row]), stream)
+    header, read = csv.reader(io.StringIO(stream.getvalue()))
+    assert header == list("abcdefgh")
+    assert read == ["0.30000000000000004", "", "true", "=1+1", 'a,"b"', '{"k": ["NaN"]}', "NaN", "\\x1b[31m"]
+
+
+def test_markdown_cells_hold_pipes() -> None:
+    """A pipe in a cell does not end it, and every line has as many cells as the heading."""
+    text = markdown(
+        [Table((Column("a|b"), Column("c", right=True)), (Row(("x|y", "<b>")), Row(("*", "2"), marked=True)))]
+    )
+    lines = text.splitlines()
+    assert lines[0] == "|  | a\\|b | c |"
+    assert lines[1] == "| --- | --- | ---: |"
+    assert lines[2] == "|  | x\\|y | \\<b> |"
+    assert lines[3] == "| \\* | \\* | 2 |"
+
+
+def test_a_terminal_gets_colours_and_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the marked row is coloured; what comes from a record is never taken for markup."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    ours, theirs = os.openpty()
+    try:
+        with os.fdopen(theirs, "w") as stream:
+            table = Table(TABLE.columns, (*TABLE.rows, Row(("[red]x[/red]", "FAILED"))))
+            write(Output((table,), None), Format.TABLE, stream)
+        text = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+    assert "\x1b[" in text
+    for word in ("mamba-2m", "模型", "[red]x[/red]", "FAILED"):
+        assert word in text
