@@ -11,8 +11,8 @@ from torch import Tensor
 from quamba.kernels.selective_scan import ScanResult
 
 # Elements of the largest intermediate, [rows, chunks, H, Q, Q] in float32: more leaves the caches.
-_BUFFER_ELEMENTS = 1 << 20
-DEFAULT_CHUNK = 64
+_BUFFER_ELEMENTS = 1 << 18
+DEFAULT_CHUNK = 32
 
 
 def chunk_scan(
@@ -87,14 +87,18 @@ def _scan_rows(
     per_group = nheads // groups
     # [b, c, H, Q] for what belongs to heads, [b, c, G, Q, N] for what belongs to groups.
     dt = dt.view(batch, chunks, chunk, nheads).transpose(2, 3)
-    cumulative = torch.cumsum(dt * A[:, None], dim=-1)
+    x = x.view(batch, chunks, chunk, nheads, headdim).transpose(2, 3)
     B = B.view(batch, chunks, chunk, groups, n).transpose(2, 3)
     C = C.view(batch, chunks, chunk, groups, n).transpose(2, 3)
-    dtx = x.view(batch, chunks, chunk, nheads, headdim).transpose(2, 3) * dt[..., None]
+    # The exponents are differences of sums. Sums in float64, split into a float32 and what it leaves, keep near pairs
+    # of tokens exact however large the sums have grown.
+    exact = torch.cumsum((dt * A[:, None]).double(), dim=-1)
+    cumulative = exact.to(dt.dtype)
+    rest = (exact - cumulative).to(dt.dtype)
+    to_end = torch.exp((exact[..., -1:] - exact).to(dt.dtype))
 
     # 1. what each chunk adds to the state: sum_t exp(c_last - c_t) dt_t x_t B_t^T              [b, c, H, P, N]
-    to_end = torch.exp(cumulative[..., -1:] - cumulative)
-    weighted = (dtx * to_end[..., None]).view(batch, chunks, groups, per_group, chunk, headdim)
+    weighted = (x * (dt * to_end)[..., None]).view(batch, chunks, groups, per_group, chunk, headdim)
     added = torch.matmul(weighted.transpose(-1, -2), B[:, :, :, None]).view(batch, chunks, nheads, headdim, n)
     # 2. the states handed from chunk to chunk
     decay = torch.exp(cumulative[..., -1])[..., None, None]
@@ -102,13 +106,13 @@ def _scan_rows(
     for j in range(chunks):
         passed.append(torch.addcmul(added[:, j], decay[:, j], passed[-1]))
     states = torch.stack(passed, dim=1)
-    # 3. pairs inside a chunk: (C_t . B_s) exp(c_t - c_s) for s <= t
-    scores = torch.matmul(C, B.transpose(-1, -2))[:, :, :, None]
-    pairs = cumulative[..., :, None] - cumulative[..., None, :]
-    later = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu_(1)
-    pairs = pairs.masked_fill_(later, -torch.inf).exp_()
+    # 3. pairs inside a chunk: (C_t . B_s) exp(c_t - c_s) for s <= t. Decays only shrink, so that c_t - c_s > 0 marks
+    # s > t, which the masked scores remove: cutting the exponent at 0 keeps it finite and costs less than a mask.
+    scores = torch.matmul(C, B.transpose(-1, -2)).tril_()[:, :, :, None]
+    pairs = (cumulative[..., :, None] - cumulative[..., None, :]).clamp_(max=0.0).exp_()
     pairs = pairs.view(batch, chunks, groups, per_group, chunk, chunk).mul_(scores).view(-1, chunk, chunk)
-    y = torch.bmm(pairs, dtx.reshape(-1, chunk, headdim)).view(batch, chunks, nheads, chunk, headdim)
+    inputs = torch.mul(x, (dt * torch.exp(-rest))[..., None], out=x.new_empty(x.shape))
+    y = torch.bmm(pairs, inputs.view(-1, chunk, headdim)).view(batch, chunks, nheads, chunk, headdim).mul_(torch.exp(rest)[..., None])
     # 4. what the state before the chunk contributes: exp(c_t) C_t . S
     before = states[:, :-1].view(batch, chunks, groups, per_group, headdim, n)
     carried = torch.matmul(C[:, :, :, None], before.transpose(-1, -2)).view(y.shape)

@@ -107,10 +107,15 @@ class _Reader:
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise self.fail(f"'{key}' must be two numbers, not {value!r}")
         try:
-            low, high = float(value[0]), float(value[1])
+            low, high = (_float(limit) for limit in value)
         except (TypeError, ValueError):
             raise self.fail(f"'{key}' must be two numbers, not {value!r}") from None
         return low, high
+
+
+def _float(value: Any) -> float:
+    # transformers writes what JSON has no number for as {"__float__": "Infinity"}.
+    return float(value["__float__"] if isinstance(value, dict) and "__float__" in value else value)
 
 
 def read_config(directory: Path) -> ModelConfig:

@@ -8,6 +8,7 @@
 Every statistic is one of documents, in their order, so that it does not depend on how they were batched.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -121,13 +122,14 @@ class Observer:
         codes = (sample / scale).round_().clamp_(QMIN, QMAX)
         mean = float(torch.cat(self._sums).double().sum()) / self.count
         square = float(torch.cat(self._norms).double().square().sum()) / self.count
+        clipped, noise = self._losses(clip, sample, codes * scale)
         return LayerReport(
             name=name,
             before=before,
             after=before.inside(clip),
             percentile_alpha=self.percentile_alpha,
             clipped_ratio=1.0 - self.percentile_alpha,
-            measured_clipped_ratio=self._clipped_ratio(clip, sample),
+            measured_clipped_ratio=clipped,
             count=self.count,
             absmax=max(-before.min, before.max),
             scale=float(scale),
@@ -137,24 +139,35 @@ class Observer:
             std=max(0.0, square - mean * mean) ** 0.5,
             median=float(sample.median()),
             p99=float(torch.quantile(sample[: 1 << 24], 0.99)),
-            sqnr_db=sqnr_db(sample, codes * scale),
+            sqnr_db=decibels(square, noise),
             saturated_ratio=float(((codes <= QMIN) | (codes >= QMAX)).float().mean()),
         )
 
-    def _clipped_ratio(self, clip: float, sample: Tensor) -> float:
+    def _losses(self, clip: float, sample: Tensor, approximation: Tensor) -> tuple[float, float]:
+        """The share of elements beyond the clip, and the mean square error of quantization.
+
+        What is clipped is counted and its error summed exactly, from the tail; rounding errors are alike everywhere and
+        come from the sample.
+        """
+        squares = (sample - approximation).double().square()
         if self.percentile_alpha == 1.0 or self._tail is None:
-            return 0.0
-        above = self._tail.count_above(clip)
+            return 0.0, float(squares.mean())
+        above = self._tail.above(clip)
         if above is None:
-            # Documents so unlike each other that more than the margin is clipped: counted on the sample.
-            return float((sample.abs() > clip).float().mean())
-        return above / self.count
+            # Documents so unlike each other that more than the margin is clipped: all from the sample.
+            return float((sample.abs() > clip).double().mean()), float(squares.mean())
+        share = above.numel() / self.count
+        inside = squares[sample.abs() <= clip]
+        rounding = float(inside.mean()) if inside.numel() else 0.0
+        clipping = float((above - clip).double().square().sum()) / self.count
+        return share, (1.0 - share) * rounding + clipping
 
 
-def sqnr_db(x: Tensor, approximation: Tensor) -> float:
-    """10 log10(sum x^2 / sum (x - approximation)^2): infinite where nothing is lost, NaN for zeros."""
-    noise = (x - approximation).double().square().sum()
-    return float(10 * torch.log10(x.double().square().sum() / noise))
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise): infinite where nothing is lost, NaN where there is no signal either."""
+    if noise == 0.0:
+        return math.inf if signal > 0.0 else math.nan
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
 
 
 def _moving_average(quantiles: Tensor) -> float:
@@ -182,4 +195,4 @@ def _documents(values: Tensor, counts: Tensor | None) -> Iterator[Tensor]:
         start = end
 
 
-__all__ = ["EMA_SIGMA", "Observer", "ObserverKind", "sqnr_db"]
+__all__ = ["EMA_SIGMA", "Observer", "ObserverKind", "decibels"]

@@ -179,12 +179,12 @@ class Tail:
         self._shrink()
         return torch.topk(self._kept[0], count).values
 
-    def count_above(self, threshold: float) -> int | None:
-        """How many elements of the stream are above `threshold`; None where the tail does not reach that far down."""
+    def above(self, threshold: float) -> Tensor | None:
+        """The elements of the stream above `threshold`; None where the tail does not reach that far down."""
         self._shrink()
         if threshold < self._floor:
             return None
-        return int((self._kept[0] > threshold).sum())
+        return self._kept[0][self._kept[0] > threshold]
 
 
 __all__ = ["Rank", "Tail", "abs_quantile", "block_maxima", "gather_blocks", "largest"]
