@@ -1,11 +1,11 @@
 """The collector inside this process, for a local store: the same one as the remote one, on an ephemeral endpoint."""
 
+import errno
 import threading
 from pathlib import Path
 
 from collector.embedded import LocalCollector, open_local
 from collector.errors import CollectorError
-
 from quantizer.errors import CollectorAwayError, QuantizerError
 from quantizer.spool import is_disk_trouble
 
@@ -30,9 +30,9 @@ class LocalEndpoint:
         """
         try:
             self._open()
-        except CollectorError as error:
+        except (CollectorError, OSError) as error:
             if not is_disk_trouble(error):
-                raise QuantizerError(str(error)) from error
+                raise QuantizerError(_cannot_use(self._log_dir, error)) from error
 
     def resolve(self) -> str:
         """The endpoint of whoever serves the store; this process, if nobody does.
@@ -42,15 +42,19 @@ class LocalEndpoint:
         """
         try:
             return self._open()
-        except CollectorError as error:
-            raise CollectorAwayError(str(error)) from error
+        except (CollectorError, OSError) as error:
+            raise CollectorAwayError(_cannot_use(self._log_dir, error)) from error
 
     def _open(self) -> str:
         with self._lock:
             if self._closed:
                 raise CollectorAwayError("stopped")
             if self._collector is None:
-                self._collector = open_local(self._log_dir)
+                collector = open_local(self._log_dir)
+                if collector.read_only:
+                    collector.close()
+                    raise PermissionError(errno.EACCES, "it can only be read")
+                self._collector = collector
             return str(self._collector.endpoint)
 
     def failed(self) -> None:
@@ -71,6 +75,12 @@ class LocalEndpoint:
                 self._collector = None
         finally:
             self._lock.release()
+
+
+def _cannot_use(log_dir: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"the log directory {log_dir} cannot be used ({error.strerror or error}): give another --log_dir"
+    return str(error)
 
 
 __all__ = ["LocalEndpoint"]

@@ -76,7 +76,7 @@ class Recorder:
         log_dir: Path,
         *,
         collector: str | None,
-        open_local: Callable[[Path], Endpoint],
+        open_local: Callable[[], Endpoint],
         warn: Callable[[str], None],
     ) -> None:
         """Open the spool in `log_dir`.
@@ -84,7 +84,7 @@ class Recorder:
         Args:
             log_dir: holds the spool, and the local store.
             collector: HOST:PORT; None: the local store.
-            open_local: makes the endpoint of a local store.
+            open_local: makes the endpoint of the local store in `log_dir`.
             warn: shows one line to the user.
 
         Raises:
@@ -93,12 +93,12 @@ class Recorder:
         self._warn = warn
         self._spool = Spool(log_dir / "spool", on_trouble=warn)
         self._target = collector or LOCAL_TARGET
-        self._endpoint: Endpoint = FixedEndpoint(collector) if collector else open_local(log_dir)
+        self._endpoint: Endpoint = FixedEndpoint(collector) if collector else open_local()
         self._publisher = Publisher(
             self._spool,
             target=self._target,
             endpoint=self._endpoint,
-            open_local=lambda: open_local(log_dir),
+            open_local=open_local,
             on_trouble=self._sending_fails,
         )
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -118,11 +118,9 @@ class Recorder:
             f"{self._spool.directory} and sent when it is back"
         )
 
-    def begin(self, began: Began) -> Recording:
-        """A new experiment."""
-        recording = Recording(self, began.experiment_id)
-        recording.record(began)
-        return recording
+    def recording(self, experiment_id: str) -> Recording:
+        """For a new experiment, whose first event is Began and whose last is Finished."""
+        return Recording(self, experiment_id)
 
     def _take(self, recording: Recording, event: ExperimentEvent) -> None:
         if isinstance(event, LayerMeasured | Progressed) and self._queue.qsize() >= QUEUE_EVENTS:

@@ -60,6 +60,11 @@ class SpooledEvent:
     payload: bytes | None
 
 
+def _experiment(row: tuple[str, str, float, float, int, int, int, int]) -> SpooledExperiment:
+    experiment_id, target, created, touched, next_offset, acknowledged, ended, size = row
+    return SpooledExperiment(experiment_id, target, created, touched, next_offset, acknowledged, bool(ended), size)
+
+
 class NewerFormatError(Exception):
     """A newer version of this program wrote the file."""
 
@@ -107,7 +112,7 @@ class SpoolTables:
             "SELECT id, target, created, touched, next_offset, acknowledged, ended, bytes FROM experiments"
             " ORDER BY created, id"
         )
-        return [SpooledExperiment(*row[:6], bool(row[6]), row[7]) for row in rows]
+        return [_experiment(row) for row in rows]
 
     def experiment(self, experiment_id: str) -> SpooledExperiment | None:
         """One experiment, None where it is not here."""

@@ -5,8 +5,11 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.options import default_of
+from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quamba.reports import LayerReport, MetricReport, PerplexityReport, ProgressReport, TaskReport, ValueRange
+from quantizer.config import RunConfig, read_config
 from quantizer.events import (
     Began,
     Evaluated,
@@ -30,6 +33,8 @@ STATUSES: Mapping[Status, pb.ExperimentStatus] = {
     Status.FAILED: pb.EXPERIMENT_STATUS_FAILED,
     Status.CANCELLED: pb.EXPERIMENT_STATUS_CANCELLED,
 }
+
+_DEFAULTS: Mapping[str, str] = {field.name: default_of(field.name) for field in ExperimentSpec.DESCRIPTOR.fields}
 
 _BATCH_EVENTS = 256
 _BATCH_BYTES = 2**20
@@ -242,16 +247,40 @@ def batches_of(events: Sequence[SpooledEvent], lost: Mapping[str, int]) -> list[
     return batches
 
 
+def options_of(spec: ExperimentSpec) -> dict[str, Any]:
+    """A specification's fields as plain values, complete: the option's default where a field is empty or absent."""
+    options: dict[str, Any] = {}
+    for field in ExperimentSpec.DESCRIPTOR.fields:
+        value: Any = getattr(spec, field.name)
+        absent = not spec.HasField(field.name) if field.has_presence else value == ""
+        if absent:
+            default = default_of(field.name)
+            value = (default or "") if field.type == field.TYPE_STRING else (int(default) if default else None)
+        options[field.name] = value
+    return options
+
+
+def config_of(spec: ExperimentSpec) -> RunConfig:
+    """The experiment that a specification asks for.
+
+    Raises:
+        SpecError: it cannot be done as asked.
+    """
+    return read_config(options_of(spec), _DEFAULTS)
+
+
 __all__ = [
     "FILLER",
     "STATUSES",
     "batches_of",
     "config_message",
+    "config_of",
     "dropped_messages",
     "event_message",
     "field_messages",
     "last_words",
     "layer_stats_message",
+    "options_of",
     "progress_message",
     "results_message",
     "spool_entry",

@@ -37,7 +37,7 @@ class Recorders:
         recorder = Recorder(
             log_dir or self.log_dir,
             collector=address,
-            open_local=lambda directory: FixedEndpoint(f"unused:{directory}"),
+            open_local=lambda: FixedEndpoint("127.0.0.1:1"),
             warn=self.warnings.append,
         )
         self._open.append(recorder)

@@ -7,15 +7,23 @@ from pathlib import Path
 import grpc
 import pytest
 
-from quantizer.recorder import Recorder
+from quantizer.recorder import Recorder, Recording
 from quantizer.spool import Spool
+from quantizer.wire import spool_entry
 from tests.quantizer.builders import began, finished, measured, progressed
 from tests.quantizer.conftest import Recorders, until
 from tests.quantizer.fake_collector import FakeCollector
 
 
+def begin(recorder: Recorder) -> Recording:
+    event = began()
+    recording = recorder.recording(event.experiment_id)
+    recording.record(event)
+    return recording
+
+
 def run_experiment(recorder: Recorder, tensors: int = 300) -> str:
-    recording = recorder.begin(began())
+    recording = begin(recorder)
     for index in range(tensors):
         recording.record(measured(index))
     recording.record(finished())
@@ -53,13 +61,13 @@ def test_everything_arrives_once_and_in_order(collector: FakeCollector, recorder
 
 def test_events_arrive_while_the_experiment_runs(collector: FakeCollector, recorders: Recorders) -> None:
     """Statistics reach the collector before the experiment ends."""
-    recording = recorders.open(collector.address).begin(began())
+    recording = begin(recorders.open(collector.address))
     recording.record(measured(0))
     until(lambda: collector.kinds(recording.experiment_id) == ["begin", "layer_stats"], "the first statistics arrive")
 
 
 def test_what_an_absent_collector_missed_arrives_at_the_next_start(recorders: Recorders) -> None:
-    """With nobody there the spool keeps everything and the user gets one warning; the next process sends it by itself."""
+    """With nobody there the spool keeps everything; the next process sends it by itself."""
     with FakeCollector() as gone:
         port = gone.port
     recorder = recorders.open(f"127.0.0.1:{port}")
@@ -79,7 +87,7 @@ def test_an_absent_collector_is_warned_of_in_words_that_help(recorders: Recorder
     with FakeCollector() as gone:
         address = gone.address
     recorder = recorders.open(address)
-    recorder.begin(began())
+    begin(recorder)
     until(lambda: bool(recorders.warnings), "a warning")
     assert address in recorders.warnings[0]
     assert str(recorders.log_dir / "spool") in recorders.warnings[0]
@@ -89,7 +97,7 @@ def test_a_collector_that_dies_in_the_middle_and_comes_back_has_everything_once(
     """Sending resumes at the committed offset of the collector's second life."""
     first = FakeCollector()
     recorder = recorders.open(first.address)
-    recording = recorder.begin(began())
+    recording = begin(recorder)
     for index in range(150):
         recording.record(measured(index))
     until(lambda: len(first.store.get(recording.experiment_id, [])) > 100, "the first half arrives")
@@ -120,7 +128,7 @@ def test_a_collector_that_lost_its_disk_gets_everything_again(recorders: Recorde
     """Acknowledged events stay in the spool until the experiment is over and all of it acknowledged."""
     first = FakeCollector()
     recorder = recorders.open(first.address)
-    recording = recorder.begin(began())
+    recording = begin(recorder)
     for index in range(300):
         recording.record(measured(index))
     until(lambda: len(first.store.get(recording.experiment_id, [])) == 301, "all arrive")
@@ -131,16 +139,10 @@ def test_a_collector_that_lost_its_disk_gets_everything_again(recorders: Recorde
         assert names(empty, recording.experiment_id) == ALL
 
 
-def test_an_experiment_whose_process_died_is_finished_as_failed(
-    collector: FakeCollector, recorders: Recorders, tmp_path: Path
-) -> None:
+def test_an_experiment_whose_process_died_is_finished_as_failed(collector: FakeCollector, recorders: Recorders) -> None:
     """A begin without an end, whose lock nobody holds, gets its last words from the next sender."""
     spool = Spool(recorders.log_dir / "spool", on_trouble=pytest.fail)
-    recorder = recorders.open("127.0.0.1:1", tmp_path / "elsewhere")
     event = began()
-    recorder.begin(event)
-    from quantizer.wire import spool_entry
-
     spool.begin(event.experiment_id, collector.address, *spool_entry(event))
     spool.append([(event.experiment_id, *spool_entry(measured(0)))])
     spool.close()  # As the kernel does for a process that is killed.
@@ -152,7 +154,7 @@ def test_an_experiment_whose_process_died_is_finished_as_failed(
 
 def test_a_running_experiment_of_another_process_is_left_alone(collector: FakeCollector, recorders: Recorders) -> None:
     """While its lock is held, an experiment is nobody else's to finish."""
-    recording = recorders.open(collector.address).begin(began())
+    recording = begin(recorders.open(collector.address))
     recorders.open(collector.address).close()
     assert not collector.finished(recording.experiment_id)
 
@@ -203,7 +205,7 @@ def test_a_port_that_swallows_everything_leaves_the_record_in_the_spool(black_ho
 def test_progress_is_thinned_but_its_ends_are_kept(collector: FakeCollector, recorders: Recorders) -> None:
     """A thousand progress reports in a moment become a few; the last of a phase is among them."""
     recorder = recorders.open(collector.address)
-    recording = recorder.begin(began())
+    recording = begin(recorder)
     for done in range(1, 1001):
         recording.record(progressed(done, 1000))
     recording.record(finished())
@@ -219,6 +221,6 @@ def test_an_idle_experiment_sends_heartbeats(
 ) -> None:
     """An experiment that has nothing to tell is still heard of, without new events."""
     monkeypatch.setattr("quantizer.sender.HEARTBEAT_S", 0.05)
-    recording = recorders.open(collector.address).begin(began())
+    recording = begin(recorders.open(collector.address))
     until(lambda: collector.heartbeats.count(recording.experiment_id) > 2, "heartbeats")
     assert collector.kinds(recording.experiment_id) == ["begin"]

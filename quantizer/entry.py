@@ -1,0 +1,176 @@
+"""The command line of the quantizer: parse, one call, one translation of what went wrong."""
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from qlog.v1.options import spec_from_options, spec_options
+
+from quantizer.errors import QuantizerError
+from quantizer.settings import Settings, settings_options
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@settings_options
+@click.version_option(package_name="qlog-ssm", prog_name="quantizer")
+def cli() -> None:
+    """Quantize Mamba models, and record what it did to every layer and to accuracy.
+
+    \b
+    Examples:
+      quantizer run models/mamba-2m --quantize --eval_zero_shot --task_list gutenberg_cloze
+      quantizer serve --model_root models
+      quantizer spool flush
+    """
+
+
+@cli.command(context_settings=_CONTEXT)
+@settings_options
+@spec_options
+@click.pass_context
+def run(context: click.Context, /, **options: Any) -> None:
+    """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
+
+    MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
+    into the local store in --log_dir.
+
+    \b
+    Examples:
+      quantizer run models/mamba-2m --quantize --batch_size 16 --eval_zero_shot --task_list gutenberg_cloze
+      quantizer run models/mamba-2m --quantize --percentile_alpha 1.0 --eval_ppl --ppl_dataset gutenberg
+      quantizer run models/mamba2-4m --eval_ppl --ppl_dataset wikitext2
+    """
+    from quantizer.wire import config_of
+
+    settings = Settings.of(context)
+    config = config_of(spec_from_options(options))
+    # Torch is loaded from here on.
+    from quantizer.local_run import run_here
+
+    run_here(config, command=_typed(context), log_dir=settings.log_dir, collector=settings.collector)
+
+
+@cli.command(context_settings=_CONTEXT)
+@settings_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=50552, show_default=True, help="0: any free port.")
+@click.option(
+    "model_root",
+    "--model_root",
+    "--model-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    help="Jobs read models and data below this directory and nowhere else.",
+)
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    metavar="LIST",
+    help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
+)
+@click.option("--insecure", is_flag=True, help="Listen elsewhere than on loopback, without TLS and without a token.")
+@click.pass_context
+def serve(context: click.Context, host: str, port: int, model_root: Path, devices: str, insecure: bool) -> None:
+    """Take experiments as jobs over gRPC and run them on this machine's devices.
+
+    \b
+    Examples:
+      quantizer serve --model_root models
+      quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
+    """
+    from quantizer.serve import ServeOptions, serve_until_stopped
+
+    settings = Settings.of(context)
+    serve_until_stopped(ServeOptions(host, port, model_root, devices, insecure), settings)
+
+
+@cli.group(context_settings=_CONTEXT)
+@settings_options
+def spool() -> None:
+    """Look after events that a collector does not have yet."""
+
+
+@spool.command(context_settings=_CONTEXT)
+@settings_options
+@click.pass_context
+def status(context: click.Context) -> None:
+    """List the experiments in the spool of --log_dir."""
+    from quantizer.spool_commands import describe_spool
+
+    click.echo(describe_spool(Settings.of(context).log_dir))
+
+
+@spool.command(context_settings=_CONTEXT)
+@settings_options
+@click.pass_context
+def flush(context: click.Context) -> None:
+    """Send what is in the spool of --log_dir: to --collector, else to where each experiment was meant to go."""
+    from quantizer.spool_commands import flush_spool
+
+    settings = Settings.of(context)
+    click.echo(flush_spool(settings.log_dir, settings.collector))
+
+
+def _typed(context: click.Context) -> str:
+    """The command as the user typed it, for the record."""
+    arguments: list[str] = context.find_root().meta["arguments"]
+    return shlex.join(["quantizer", *arguments])
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Errors are one line each, on standard error."""
+    try:
+        context = cli.make_context("quantizer", list(arguments))
+        context.meta["arguments"] = list(arguments)
+        with context:
+            cli.invoke(context)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "quantizer"
+        return _complain(f"{error.format_message()} (see `{where} --help`)", 2)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except QuantizerError as error:
+        _trace()
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        return _complain("stopped", getattr(error, "exit_code", 130))
+    except BrokenPipeError:
+        # Whoever read our output is gone; nothing more can be told, at the interpreter's exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the one catch at the top: no tracebacks at users
+        _trace()
+        return _complain(f"internal error: {type(error).__name__}: {error} (QLOG_DEBUG=1 shows where)", 1)
+    return 0
+
+
+def _complain(message: str, exit_code: int) -> int:
+    click.echo(f"quantizer: error: {' '.join(message.split())}", err=True)
+    return exit_code
+
+
+def _trace() -> None:
+    if os.environ.get("QLOG_DEBUG"):
+        traceback.print_exc()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script."""
+    code = run_command(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`quantizer run`: one experiment in this process, recorded in the local store or by a collector elsewhere."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from quantizer.config import RunConfig
+from quantizer.console import Console
+from quantizer.embedded import LocalEndpoint
+from quantizer.events import ExperimentEvent
+from quantizer.ids import new_experiment_id
+from quantizer.recorder import Recorder
+from quantizer.summary import summary
+from quantizer.surroundings import examine
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends an experiment as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str | None) -> None:
+    """Run one experiment and print its summary.
+
+    Raises:
+        SpecError: something that it needs is not there; nothing has been written.
+        QuantizerError: `log_dir` cannot be used (nothing has been run), or the experiment failed (and is recorded so).
+        KeyboardInterrupt: it was stopped, and is recorded as CANCELLED.
+    """
+    config = examine(config)
+    from quantizer.runner import run_experiment
+
+    console = Console(verbose=config.verbose)
+    local = LocalEndpoint(log_dir)
+    try:
+        if collector is None:
+            local.check()
+        recorder = Recorder(log_dir, collector=collector, open_local=lambda: local, warn=console.warn_once)
+        experiment_id = new_experiment_id()
+        with recorder, _signals_as_interrupts():
+            recording = recorder.recording(experiment_id)
+
+            def emit(event: ExperimentEvent) -> None:
+                console.show(event)
+                recording.record(event)
+
+            outcome = run_experiment(config, experiment_id=experiment_id, command=command, emit=emit)
+            console.end()
+    finally:
+        console.end()
+        local.close()
+    click.echo(summary(outcome, recorder.delivery(experiment_id)))
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise TerminatedError(number)
+
+    # Where someone ignores them (nohup), they stay ignored.
+    changed = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+__all__ = ["TerminatedError", "run_here"]

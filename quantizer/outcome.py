@@ -1,0 +1,25 @@
+"""What an experiment that completed comes to, for its summary."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quamba.reports import LayerReport
+from quantizer.config import RunConfig
+from quantizer.events import ExperimentResults
+
+SUMMARY_TENSORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`layers` are the first SUMMARY_TENSORS of the recorded tensors."""
+
+    config: RunConfig
+    layers: tuple[LayerReport, ...]
+    recorded_tensors: int
+    results: ExperimentResults
+    model_size_bytes: Mapping[str, int]
+    duration_s: float
+
+
+__all__ = ["SUMMARY_TENSORS", "Outcome"]

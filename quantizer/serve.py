@@ -1,0 +1,196 @@
+"""`quantizer serve`: the parts put together, started, and stopped again."""
+
+import ipaddress
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from google.longrunning import operations_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from qlog.v1 import quantizer_pb2, quantizer_pb2_grpc
+
+from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain
+from quantizer.devices import Device, find_devices, serves
+from quantizer.embedded import LocalEndpoint
+from quantizer.errors import QuantizerError, SpecError, Violation
+from quantizer.events import Began, Finished, Status
+from quantizer.jobs import Job, Jobs
+from quantizer.recorder import Recorder
+from quantizer.service import Operations, Quantizer, Streams
+from quantizer.settings import Settings
+from quantizer.worker import work
+
+STOPPED = "the quantizer was stopped"
+SERVER_GRACE_S = 2.0
+_SERVICES = (
+    quantizer_pb2.DESCRIPTOR.services_by_name["QuantizerService"].full_name,
+    "google.longrunning.Operations",
+)
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 * 2**20),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `quantizer serve` was asked for."""
+
+    host: str
+    port: int
+    model_root: Path
+    devices: str
+    insecure: bool
+
+
+class QuantizerServer:
+    """The running service."""
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        settings: Settings,
+        *,
+        log: Callable[[str], None],
+        worker_main: WorkerMain = work,
+    ) -> None:
+        """Open the spool, listen, start the workers.
+
+        Raises:
+            QuantizerError: one of these cannot be done.
+        """
+        self.devices: tuple[Device, ...] = find_devices(options.devices)
+        self._log = log
+        self._local = LocalEndpoint(settings.log_dir)
+        if settings.collector is None:
+            self._local.check()
+        self._warned = ""
+        try:
+            self.recorder = Recorder(
+                settings.log_dir, collector=settings.collector, open_local=lambda: self._local, warn=self._warn
+            )
+        except QuantizerError:
+            self._local.close()
+            raise
+        self.jobs = Jobs(serves)
+        self._runners = [
+            DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main) for device in self.devices
+        ]
+        self._health = health.HealthServicer()
+        self._server = grpc.server(futures.ThreadPoolExecutor(64, "qlog-rpc"), options=_SERVER_OPTIONS)
+        try:
+            self.port = self._listen(options)
+        except QuantizerError:
+            self.recorder.close()
+            raise
+        for runner in self._runners:
+            runner.start()
+        self._server.start()
+        for name in ("", *_SERVICES):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _listen(self, options: ServeOptions) -> int:
+        streams = Streams()
+        quantizer_pb2_grpc.add_QuantizerServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            Quantizer(self.jobs, self.devices, options.model_root.resolve(), streams), self._server
+        )
+        operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        address = f"[{options.host}]" if ":" in options.host else options.host
+        try:
+            return int(self._server.add_insecure_port(f"{address}:{options.port}"))
+        except RuntimeError as error:
+            raise QuantizerError(
+                f"cannot listen on {address}:{options.port}: another program may; give another --port, or 0 for any"
+            ) from error
+
+    def _warn(self, message: str) -> None:
+        if message != self._warned:  # The same trouble is told once, not at each attempt.
+            self._warned = message
+            self._log(f"warning: {message}")
+
+    def stop(self) -> None:
+        """Take no more jobs, end those that run, record that, and go."""
+        self._health.enter_graceful_shutdown()
+        for job in self.jobs.stop(STOPPED):
+            self._record_unbegun(job)
+        until = time.monotonic() + CANCEL_GRACE_S + 5.0
+        for runner in self._runners:
+            runner.join(max(0.1, until - time.monotonic()))
+        self._server.stop(SERVER_GRACE_S).wait()
+        self.recorder.close()
+
+    def _record_unbegun(self, job: Job) -> None:
+        """A job that was never begun leaves a record too: somebody waits for it."""
+        now = time.time()
+        timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+        recording = self.recorder.recording(job.experiment_id)
+        recording.record(Began(job.experiment_id, timestamp, now, job.command, job.config.record(), {}))
+        recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
+
+
+def check_host(host: str, *, insecure: bool) -> None:
+    """Refuse addresses that others can reach, unless that is said to be meant.
+
+    Raises:
+        SpecError: it is one.
+    """
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not insecure:
+        message = (
+            f"--host {host}: everyone who reaches it could run jobs, for there is no TLS and no token yet; "
+            "use 127.0.0.1, or give --insecure if that is meant"
+        )
+        raise SpecError((Violation("host", message),))
+
+
+def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second one does not wait for anything.
+
+    Raises:
+        QuantizerError: it cannot start.
+    """
+    check_host(options.host, insecure=options.insecure)
+
+    def log(text: str) -> None:
+        print(f"quantizer: {text}", file=sys.stderr, flush=True)
+
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server = QuantizerServer(options, settings, log=log)
+    where = settings.collector or f"the local store in {settings.log_dir}"
+    names = ", ".join(device.name for device in server.devices)
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    print(
+        f"quantizer: listening on {shown}:{server.port}, devices {names}, models below "
+        f"{options.model_root.resolve()}, recording with {where}",
+        flush=True,
+    )
+    stopping.wait()
+    log("stopping")
+    server.stop()
+
+
+__all__ = ["QuantizerServer", "ServeOptions", "check_host", "serve_until_stopped"]

@@ -1,0 +1,106 @@
+"""`quantizer spool`: what waits to be sent, and sending it now."""
+
+import time
+from pathlib import Path
+
+from quantizer.embedded import LocalEndpoint
+from quantizer.endpoints import Endpoint, FixedEndpoint, endpoint_of
+from quantizer.errors import DeliveryError, QuantizerError
+from quantizer.rpc import CollectorSession
+from quantizer.sender import Sender
+from quantizer.spool import Spool
+
+FLUSH_AWAY_S = 5.0
+FLUSH_TOTAL_S = 3600.0
+
+
+def describe_spool(log_dir: Path) -> str:
+    """A table of the experiments in the spool.
+
+    Raises:
+        QuantizerError: it cannot be read.
+    """
+    if not (log_dir / "spool" / "spool.sqlite").exists():
+        return f"nothing waits in {log_dir / 'spool'}"
+    spool = _open(log_dir)
+    try:
+        adopted = {row.id for row in spool.adopt()}
+        rows = spool.experiments()
+    finally:
+        spool.close()
+    if not rows:
+        return f"nothing waits in {log_dir / 'spool'}"
+    lines = [f"{'experiment':<36}  {'begun':<19}  {'state':<10}  {'events':>7}  {'unsent':>7}  {'bytes':>10}  for"]
+    for row in rows:
+        state = "running" if row.id not in adopted else "ended" if row.ended else "broken off"
+        begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.created))
+        lines.append(
+            f"{row.id:<36}  {begun}  {state:<10}  {row.next_offset:>7}  {row.pending:>7}  {row.bytes:>10}  {row.target}"
+        )
+    return "\n".join(lines)
+
+
+def flush_spool(log_dir: Path, collector: str | None) -> str:
+    """Send everything that no living process sends itself; what was done, in a line.
+
+    Args:
+        log_dir: the spool's.
+        collector: HOST:PORT for all of it; None: each experiment's own.
+
+    Raises:
+        DeliveryError: something could not be sent; it stays in the spool.
+        QuantizerError: the spool cannot be read.
+    """
+    if not (log_dir / "spool" / "spool.sqlite").exists():
+        return f"nothing waits in {log_dir / 'spool'}"
+    spool = _open(log_dir)
+    try:
+        targets = dict.fromkeys(row.target for row in spool.adopt())
+        running = len(spool.experiments()) - len(spool.held())
+        sent = 0
+        for target in [None] if collector and targets else targets:
+            endpoint: Endpoint = (
+                FixedEndpoint(collector) if collector else endpoint_of(str(target), lambda: LocalEndpoint(log_dir))
+            )
+            sent += _send(spool, endpoint, target)
+    finally:
+        spool.close()
+    left = f"; {running} still run and are sent by their own process" if running else ""
+    return f"sent {sent} experiments{left}" if sent or running else f"nothing waits in {log_dir / 'spool'}"
+
+
+def _open(log_dir: Path) -> Spool:
+    def refuse(message: str) -> None:
+        raise QuantizerError(message)
+
+    return Spool(log_dir / "spool", on_trouble=refuse)
+
+
+def _send(spool: Spool, endpoint: Endpoint, target: str | None) -> int:
+    delivered: list[str] = []
+    sender = Sender(
+        spool,
+        endpoint,
+        target=target,
+        connect=CollectorSession,
+        on_trouble=lambda _reason: None,  # It is told below, once.
+        on_delivered=lambda experiment_id, _number: delivered.append(experiment_id),
+    )
+    sender.start()
+    try:
+        complete = sender.drain(total_s=FLUSH_TOTAL_S, away_s=FLUSH_AWAY_S, keep_trying=3)
+        refused, reason = sender.refused, sender.reason
+    finally:
+        sender.close()
+    if not complete:
+        raise DeliveryError(
+            f"{endpoint.name} cannot be reached ({reason or 'no answer in time'}): what waits stays in "
+            f"{spool.directory}; start the collector, or name another with --collector"
+        )
+    if refused:
+        experiment_id, why = next(iter(refused.items()))
+        raise DeliveryError(f"{endpoint.name} refuses {len(refused)} experiments, such as {experiment_id}: {why}")
+    return len(delivered)
+
+
+__all__ = ["describe_spool", "flush_spool"]

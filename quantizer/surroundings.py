@@ -1,0 +1,123 @@
+"""Whether what an experiment needs is there: model, device, tasks, data. Asked before anything heavy happens.
+
+The library is imported when it is first asked: `--help` and options that are wrong by themselves need no torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from quantizer.config import RunConfig
+from quantizer.errors import SpecError, Violation
+
+_NAMED_CALIBRATION = ("builtin", "pile")
+_NAMED_PERPLEXITY = ("wikitext2", "gutenberg")
+
+
+def examine(config: RunConfig, root: Path | None = None) -> RunConfig:
+    """The configuration with its paths, device and calibration data settled.
+
+    Args:
+        config: complete in itself.
+        root: for jobs of others: models and files are looked for below this directory and nowhere else; models that
+            the hub would have to send are left for the job to find.
+
+    Raises:
+        SpecError: something is not there, with every reason.
+    """
+    return _Examiner(config, root).examine()
+
+
+class _Examiner:
+    def __init__(self, config: RunConfig, root: Path | None) -> None:
+        self._config = config
+        self._root = root.resolve() if root is not None else None
+        self._violations: list[Violation] = []
+
+    def _wrong(self, field: str, message: str) -> None:
+        self._violations.append(Violation(field, message))
+
+    def _guard(self, field: str, check: Callable[[], object]) -> None:
+        from quamba.errors import QuambaError
+
+        try:
+            check()
+        except (QuambaError, ValueError) as error:
+            self._wrong(field, str(error))
+
+    def examine(self) -> RunConfig:
+        """See `examine`."""
+        from quamba.evals import check_tasks
+        from quamba.models.loading import resolve_device
+
+        config = self._config
+        path, from_hub = self._find_model()
+        if config.shots:
+            self._guard("task_list", lambda: check_tasks(config.tasks))
+        data_sets = self._perplexity_data() if config.eval_ppl else config.ppl_datasets
+        calib_data = self._calibration_data(from_hub) if config.quantize else config.calib_data
+        device = config.device
+        if self._root is None:  # A job's device is settled when one is free.
+            self._guard("device", lambda: resolve_device(config.device))
+        if self._violations:
+            raise SpecError(tuple(self._violations))
+        if self._root is None:
+            device = str(resolve_device(config.device))
+        return replace(config, model_path=path, device=device, calib_data=calib_data, ppl_datasets=data_sets)
+
+    def _find_model(self) -> tuple[str, bool]:
+        """Where the model is, and whether that is the hub."""
+        from quamba.models.config import ModelConfig
+        from quamba.models.loading import check_model, is_hub_id
+
+        name = self._config.model
+        path = str(Path(name).expanduser() if self._root is None else self._below_root("model", name))
+        # "models/nosuch" is meant as a path where there is a directory "models".
+        hub = is_hub_id(name) and not Path(path).exists() and not Path(path).parent.is_dir()
+        if not hub and not Path(path).exists():
+            where = f" below {self._root}" if self._root is not None else ""
+            self._wrong(
+                "model", f"no model {name!r}{where}: give a directory with config.json and weights, or a hub id"
+            )
+        elif not (hub and self._root is not None) and not self._violations:
+            found: list[ModelConfig] = []
+            self._guard("model", lambda: found.append(check_model(name if hub else path)))
+            if found:
+                self._guard("stats_layers", lambda: self._config.stats_layers.of(found[0].n_layer))
+        return (name if hub else path), hub
+
+    def _below_root(self, field: str, name: str) -> Path:
+        """The path that a name means; one that leads out of the root, through symbolic links too, is refused."""
+        assert self._root is not None, "asked for jobs only"  # noqa: S101
+        try:
+            path = (self._root / name).resolve()
+        except (OSError, RuntimeError, ValueError):  # Too long, a loop of links, a NUL.
+            path = Path("/")
+        if not path.is_relative_to(self._root):
+            self._wrong(field, f"{field} {name!r} is not below the model root {self._root}: give a path inside it")
+            return self._root / "outside"
+        return path
+
+    def _file(self, field: str, name: str, alternatives: tuple[str, ...]) -> str:
+        path = Path(name) if self._root is None else self._below_root(field, name)
+        if not path.is_file():
+            self._wrong(field, f"{field} {name!r} is neither {', '.join(alternatives)} nor a file")
+        return str(path)
+
+    def _perplexity_data(self) -> tuple[str, ...]:
+        return tuple(
+            name if name in _NAMED_PERPLEXITY else self._file("ppl_dataset", name, _NAMED_PERPLEXITY)
+            for name in self._config.ppl_datasets
+        )
+
+    def _calibration_data(self, from_hub: bool) -> str:
+        name = self._config.calib_data or ("pile" if from_hub else "builtin")
+        if name in _NAMED_CALIBRATION:
+            return name
+        path = self._file("calib_data", name, _NAMED_CALIBRATION)
+        if not path.endswith((".jsonl", ".jsonl.zst", ".txt")):
+            self._wrong("calib_data", f"calib_data {name!r} must end in .jsonl, .jsonl.zst or .txt")
+        return path
+
+
+__all__ = ["examine"]
