@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from qlog.v1 import collector_pb2 as pb
@@ -10,7 +10,12 @@ from qlog.v1 import collector_pb2_grpc
 
 from client import rpc, wire
 from client.errors import NotFoundError
-from client.values import Comparison, Experiment, ExperimentPage, Job, JobEvent, WatchBatch
+from client.values import Experiment, ExperimentPage
+
+if TYPE_CHECKING:
+    from client.comparisons import Comparison
+    from client.events import WatchBatch
+    from client.jobs import Job, JobEvent
 
 MAX_PAGE_SIZE = 1000
 _UUID_LENGTH = 36
@@ -93,26 +98,30 @@ class CollectorApi(_Api):
         response = self._call(self._stub.GetExperiment, pb.GetExperimentRequest(ref=ref, view=view))
         return wire.experiment_from(response.experiment, full=full)
 
-    def compare(self, refs: Sequence[str]) -> Comparison:
+    def compare(self, refs: Sequence[str]) -> "Comparison":
         """Two or more experiments side by side.
 
         Raises:
             QlogError: the call failed.
         """
-        return wire.comparison_from(self._call(self._stub.CompareExperiments, pb.CompareExperimentsRequest(refs=refs)))
+        from client.compare_wire import comparison_from
+
+        return comparison_from(self._call(self._stub.CompareExperiments, pb.CompareExperimentsRequest(refs=refs)))
 
     def watch(
         self, experiment_id: str = "", resume_token: str = "", timeout_s: float | None = None
-    ) -> Iterator[WatchBatch]:
+    ) -> "Iterator[WatchBatch]":
         """Events as they arrive, those of before first; of one experiment until it ends, or of all for ever.
 
         Raises:
             StreamLostError: the stream broke off, or `timeout_s` is over: resume it with the last token.
             QlogError: the call failed.
         """
+        from client.event_wire import batch_from
+
         request = pb.WatchExperimentsRequest(experiment_id=experiment_id, resume_token=resume_token)
         for response in self._stream(self._stub.WatchExperiments, request, timeout_s):
-            yield wire.batch_from(response)
+            yield batch_from(response)
 
 
 class QuantizerApi(_Api):
@@ -129,7 +138,7 @@ class QuantizerApi(_Api):
         self._stub = quantizer_pb2_grpc.QuantizerServiceStub(self._channel)
         self._operations = operations_pb2_grpc.OperationsStub(self._channel)
 
-    def submit(self, options: Mapping[str, Any], request_id: str, command: str) -> Job:
+    def submit(self, options: Mapping[str, Any], request_id: str, command: str) -> "Job":
         """Queue an experiment; the same `request_id` again gives the job of the first time.
 
         Args:
@@ -150,7 +159,7 @@ class QuantizerApi(_Api):
         )
         return job_from_operation(self._call(self._stub.SubmitExperiment, request))
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> "Iterator[Job]":
         """All jobs that the quantizer knows, in its order.
 
         Raises:
@@ -170,7 +179,7 @@ class QuantizerApi(_Api):
             if not token:
                 return
 
-    def job(self, name: str) -> Job:
+    def job(self, name: str) -> "Job":
         """One job by the name of its operation.
 
         Raises:
@@ -184,7 +193,7 @@ class QuantizerApi(_Api):
             self._call(self._operations.GetOperation, operations_pb2.GetOperationRequest(name=name))
         )
 
-    def find_job(self, ref: str) -> Job:
+    def find_job(self, ref: str) -> "Job":
         """One job by the name of its operation, its experiment's id or a unique prefix of that.
 
         Raises:
@@ -214,7 +223,7 @@ class QuantizerApi(_Api):
 
         self._call(self._operations.CancelOperation, operations_pb2.CancelOperationRequest(name=name))
 
-    def watch(self, name: str) -> Iterator[JobEvent]:
+    def watch(self, name: str) -> "Iterator[JobEvent]":
         """What a job tells, from its start, until it ends.
 
         Raises:

@@ -5,11 +5,12 @@ from itertools import chain
 from typing import Any
 
 from client.columns import COLUMNS, experiment_data
+from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRow, TensorRow
 from client.documents import Column, Flat, Note, Output, Row, Section, Table
 from client.labels import label
 from client.tensor_tables import interval_text, range_of
 from client.text import as_text, escape, percent, signed
-from client.values import Cell, Comparison, ConfigRow, Experiment, MetricCell, MetricRow, Record, TensorRow
+from client.values import Experiment, Record
 
 _ABOUT = ("number", "id", "time", "model", "bits", "alpha", "status")
 _RANGES = ("before_percentile", "after_percentile")

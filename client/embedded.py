@@ -23,13 +23,14 @@ def open_store(log_dir: Path) -> Iterator[LocalStore]:
     Raises:
         StoreError: the directory cannot be read.
     """
-    from collector.embedded import open_local
-    from collector.errors import CollectorError
+    from collector.embedded import CollectorError, open_local
 
     try:
         local = open_local(log_dir, read_only=True)
     except CollectorError as error:
         raise StoreError(str(error)) from error
+    except OSError as error:
+        raise StoreError(f"--log_dir {log_dir}: cannot be read: {error.strerror or error}") from error
     try:
         yield LocalStore(local.endpoint, local.owned)
     finally:

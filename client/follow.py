@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from client.errors import InvalidRequestError, QlogError, StoreError, StreamLostError, UnreachableError
+from client.events import WatchBatch
 from client.settings import CollectorSession
-from client.values import WatchBatch
 
 # A local store that nobody writes to is looked at again after so long: a run may have begun.
 ALONE_S = 2.0
@@ -23,7 +23,8 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
     def pauses(self) -> Iterator[float]:
-        """The waits between attempts, in seconds."""
+        """The waits between attempts, in seconds; the first one is made at once."""
+        yield 0.0
         passed = 0.0
         while passed < self.give_up_s:
             pause = min(self.longest_s, self.first_s + passed)
@@ -60,7 +61,7 @@ def follow(
 
     Args:
         connect: finds the collector, anew after each loss.
-        on_lost: told when a connection is lost, once until it is there again.
+        on_lost: told when a connection is lost and not there again at once.
         on_alone: told when nobody writes to a local store.
 
     Raises:
@@ -74,9 +75,6 @@ def follow(
         try:
             with connect() as session:
                 alone = session.alone
-                if alone and not told_alone:
-                    on_alone()
-                    told_alone = True
                 for batch in session.api.watch(experiment_id, place.token, ALONE_S if alone else None):
                     pauses, told_lost = patience.pauses(), False
                     yield place.news(batch)
@@ -93,14 +91,17 @@ def follow(
             place.token = ""
             continue
         if alone:
+            if not told_alone:
+                on_alone()
+                told_alone = True
             patience.sleep(patience.first_s)
             continue
-        if not told_lost:
-            on_lost(lost)
-            told_lost = True
         pause = next(pauses, None)
         if pause is None:
             raise lost
+        if pause and not told_lost:
+            on_lost(lost)
+            told_lost = True
         patience.sleep(pause)
 
 

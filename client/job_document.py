@@ -5,9 +5,10 @@ from typing import Any
 
 from client.columns import progress_data, progress_text
 from client.documents import Column, Facts, Flat, Note, Output, Row, Section, Table
+from client.jobs import Job
 from client.labels import label
 from client.text import as_text, clock, escape, escape_lines
-from client.values import COMPLETED, Job
+from client.values import COMPLETED
 
 _COLUMNS = ("job", "state", "model", "progress", "queue", "device", "submitted", "error")
 

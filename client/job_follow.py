@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Iterator
 
 from client.api import QuantizerApi
 from client.errors import QlogError, StreamLostError, UnreachableError
+from client.events import ExperimentEvent
 from client.follow import Patience
-from client.values import ExperimentEvent, Job, JobEvent, LogLine
+from client.jobs import Job, JobEvent, LogLine
 
 
 def _identity(event: JobEvent) -> Hashable:
@@ -33,7 +34,7 @@ def follow_job(
         connect: opens a connection, anew after each loss.
         name: of its operation.
         on_event: told each event, once.
-        on_lost: told when the connection is lost, once until it is there again.
+        on_lost: told when the connection is lost and not there again at once.
 
     Raises:
         QlogError: the quantizer refuses, or stays away for longer than `patience` allows.
@@ -54,10 +55,10 @@ def follow_job(
                     return job
         except (StreamLostError, UnreachableError) as error:
             lost = error
-        if lost is not None and not told_lost:
+        pause = next(pauses, None)
+        if lost is not None and pause and not told_lost:
             on_lost(lost)
             told_lost = True
-        pause = next(pauses, None)
         if pause is None:
             raise lost or StreamLostError(f"{name} tells nothing more, and yet has not ended: look with `qlog jobs`")
         patience.sleep(pause)

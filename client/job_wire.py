@@ -7,8 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import quantizer_pb2
 
 from client import record_wire
-from client.values import Job, JobEvent, LogLine, Record
-from client.wire import event_from, progress_from
+from client.event_wire import event_from
+from client.jobs import Job, JobEvent, LogLine
+from client.values import Record
+from client.wire import progress_from
 
 _STATE_PREFIX = "JOB_STATE_"
 

@@ -79,7 +79,7 @@ ERRORS: Mapping[grpc.StatusCode, type[QlogError]] = {
     grpc.StatusCode.UNIMPLEMENTED: RefusedError,
     grpc.StatusCode.INTERNAL: ServerError,
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
-    grpc.StatusCode.DATA_LOSS: ServerError,
+    grpc.StatusCode.DATA_LOSS: RefusedError,
     grpc.StatusCode.UNAUTHENTICATED: AccessError,
 }
 # Ends of a stream that say nothing of what was asked for: the connection broke, or the server stopped.

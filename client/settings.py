@@ -1,22 +1,26 @@
 """Where a command looks and how it answers, from the options that every command has."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from client.errors import NotFoundError, StoreError
+from client.errors import NotFoundError, StoreError, UnreachableError
 from client.render import Format
 from client.text import escape
 
 if TYPE_CHECKING:
     from client.api import CollectorApi, QuantizerApi
 
+_Answer = TypeVar("_Answer")
+
 DEFAULT_LOG_DIR = "logs"
 DEFAULT_QUANTIZER = "127.0.0.1:50552"
 DEFAULT_TIMEOUT_S = 30.0
+# How often a local store may change hands under one question.
+_MOVES = 2
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", re.ASCII)
 
 
@@ -114,6 +118,25 @@ def open_collector(settings: Settings) -> Iterator[CollectorSession]:
         yield CollectorSession(api, alone=store.owned)
 
 
+def ask(settings: Settings, question: Callable[["CollectorApi"], _Answer]) -> _Answer:
+    """Put one question to the collector that the settings name.
+
+    A local store may be served by a run that ends at this moment: then it is looked for again.
+
+    Raises:
+        QlogError: there is no collector, or it refuses.
+    """
+    for _ in range(_MOVES):
+        try:
+            with open_collector(settings) as session:
+                return question(session.api)
+        except UnreachableError:
+            if settings.collector is not None:
+                raise
+    with open_collector(settings) as session:
+        return question(session.api)
+
+
 def open_quantizer(settings: Settings) -> "QuantizerApi":
     """Connect to the quantizer that the settings name; to be used in a `with`."""
     from client.api import QuantizerApi
@@ -127,6 +150,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_S",
     "CollectorSession",
     "Settings",
+    "ask",
     "is_address",
     "no_experiments",
     "open_collector",

@@ -5,7 +5,7 @@ become strings where JSON is written.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -60,128 +60,6 @@ class ExperimentPage:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What one experiment has under a key; `present` tells a null from a key that is not there."""
-
-    present: bool
-    value: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigRow:
-    """One key of the configuration, one cell for each experiment."""
-
-    key: str
-    cells: tuple[Cell, ...]
-    differs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MetricCell:
-    """One experiment's value of a metric, and how it differs from the first experiment's.
-
-    `difference` and `difference_stderr` are in points (hundredths) for fractions, else in the metric's own unit.
-    """
-
-    value: float | None
-    stderr: float | None = None
-    difference: float | None = None
-    difference_stderr: float | None = None
-    exceeds_stderr: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One metric; `is_fraction`: of 1, compared in points."""
-
-    name: str
-    is_fraction: bool
-    cells: tuple[MetricCell, ...]
-    differs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRow:
-    """One tensor's statistics as the record has them, None where an experiment has no such tensor."""
-
-    name: str
-    cells: tuple[Record | None, ...]
-    differs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two or more experiments side by side; the first is what the others are compared with."""
-
-    experiments: tuple[Experiment, ...]
-    config: tuple[ConfigRow, ...]
-    results: tuple[MetricRow, ...]
-    tensors: tuple[TensorRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentEvent:
-    """What happened in an experiment: begin, layer_stats, progress, facts, evaluation_result, reorder_summary, finish.
-
-    `data` is spelt as the record spells it. `offset` is the event's position; None where the stream tells none.
-    """
-
-    experiment_id: str
-    offset: int | None
-    kind: str
-    data: Record
-
-
-@dataclass(frozen=True, slots=True)
-class WatchBatch:
-    """Events of one experiment as they arrived together; `ended` holds the experiment once it has ended."""
-
-    experiment_id: str
-    events: tuple[ExperimentEvent, ...]
-    resume_token: str
-    ended: Experiment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job of a quantizer.
-
-    Attributes:
-        name: of its operation: operations/{experiment_id}.
-        state: QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED.
-        spec: what was asked for, by option.
-        error: one line; empty where nothing was wrong.
-        summary: the text that ends a completed run.
-        results: as the record has them, once completed.
-        create_time: seconds since 1970; None where not known, as the other two.
-    """
-
-    name: str
-    experiment_id: str
-    state: str
-    done: bool
-    spec: Record = field(default_factory=dict)
-    progress: Progress | None = None
-    device: str = ""
-    queue_position: int = 0
-    error: str = ""
-    summary: str = ""
-    results: Record | None = None
-    create_time: float | None = None
-    start_time: float | None = None
-    end_time: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a worker's log."""
-
-    text: str
-
-
-JobEvent: TypeAlias = ExperimentEvent | LogLine | Job
-
 RUNNING = "RUNNING"
 COMPLETED = "COMPLETED"
 CORRUPT = "CORRUPT"
@@ -210,21 +88,10 @@ __all__ = [
     "COMPLETED",
     "CORRUPT",
     "RUNNING",
-    "Cell",
-    "Comparison",
-    "ConfigRow",
     "Experiment",
-    "ExperimentEvent",
     "ExperimentPage",
-    "Job",
-    "JobEvent",
-    "LogLine",
-    "MetricCell",
-    "MetricRow",
     "Progress",
     "Record",
-    "TensorRow",
-    "WatchBatch",
     "short_id",
     "short_id_length",
 ]

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from client.columns import alpha_text, bits, experiment_data, progress_text
+from client.events import ExperimentEvent
 from client.labels import label
 from client.metrics import task_metrics
 from client.tensor_tables import interval_text, range_of
 from client.text import as_text, duration, escape, fixed, percent
-from client.values import Experiment, ExperimentEvent, Progress, Record
+from client.values import Experiment, Progress, Record
 
 
 def event_data(event: ExperimentEvent) -> dict[str, Any]:

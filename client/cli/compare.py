@@ -3,7 +3,7 @@
 import click
 
 from client.cli.options import REF_CONTEXT, answer, references, settings_of, shared_options
-from client.settings import open_collector
+from client.settings import ask
 
 _EPILOG = """\b
 Examples:
@@ -35,6 +35,5 @@ def command(ctx: click.Context, *, refs: tuple[str, ...], everything: bool) -> N
     from client.compare_document import compare_output
 
     settings = settings_of(ctx)
-    with open_collector(settings) as session:
-        comparison = session.api.compare(refs)
+    comparison = ask(settings, lambda api: api.compare(refs))
     answer(compare_output(comparison, everything=everything), settings)

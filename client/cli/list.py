@@ -7,7 +7,7 @@ import click
 from client.cli.options import answer, settings_of, shared_options
 from client.columns import COLUMNS, ListColumn, column_for, list_output
 from client.documents import Note
-from client.settings import no_experiments, open_collector
+from client.settings import ask, no_experiments
 from client.text import escape
 from client.values import Experiment
 
@@ -66,10 +66,8 @@ def command(
     if not settings.nothing_yet:
         from client.listing import fetch
 
-        with open_collector(settings) as session:
-            experiments = fetch(
-                session.api, last=None if everything else last or None, filter_text=filter_text, running=running
-            )
+        count = None if everything else last or None
+        experiments = ask(settings, lambda api: fetch(api, last=count, filter_text=filter_text, running=running))
     if sort == "-number":
         experiments.reverse()
     empty: tuple[Any, ...] = (

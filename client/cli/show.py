@@ -3,7 +3,7 @@
 import click
 
 from client.cli.options import REF_CONTEXT, answer, references, settings_of, shared_options
-from client.settings import open_collector
+from client.settings import ask
 
 _EPILOG = """\b
 Examples:
@@ -26,6 +26,5 @@ def command(ctx: click.Context, *, ref: str) -> None:
     from client.show_document import show_output
 
     settings = settings_of(ctx)
-    with open_collector(settings) as session:
-        experiment = session.api.get(ref, full=True)
+    experiment = ask(settings, lambda api: api.get(ref, full=True))
     answer(show_output(experiment), settings)

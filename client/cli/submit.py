@@ -11,12 +11,14 @@ from qlog.v1.options import spec_options
 
 from client.cli.options import answer, note, settings_of, shared_options
 from client.errors import ExperimentFailedError, QlogError
+from client.events import ExperimentEvent
 from client.job_document import job_output, state_text, summary_output
+from client.jobs import Job, JobEvent
 from client.live import LiveLines
 from client.render import Format
 from client.settings import Settings, open_quantizer
 from client.text import escape
-from client.values import COMPLETED, ExperimentEvent, Job, JobEvent
+from client.values import COMPLETED
 from client.watch_lines import event_text, progress_of
 
 _EPILOG = """\b

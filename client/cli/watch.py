@@ -6,12 +6,13 @@ from functools import partial
 import click
 
 from client.cli.options import REF_CONTEXT, note, references, settings_of, shared_options
-from client.errors import ExperimentFailedError, QlogError
+from client.errors import ExperimentFailedError, NotFoundError, QlogError
+from client.events import WatchBatch
 from client.live import LiveLines
 from client.render import Format
 from client.render_json import json_text
-from client.settings import Settings, open_collector
-from client.values import COMPLETED, Experiment, WatchBatch, short_id
+from client.settings import Settings, ask, open_collector
+from client.values import COMPLETED, Experiment, short_id
 from client.watch_lines import ended_data, ended_text, event_data, event_text, progress_of
 
 _EPILOG = """\b
@@ -71,12 +72,13 @@ def command(ctx: click.Context, *, ref: str | None) -> None:
     if settings.form not in {Format.TABLE, Format.JSON}:
         raise click.UsageError(f"--format {settings.form.value}: watch writes lines (table) or json", ctx=ctx)
     printer = _Printer(settings.form, named=ref is None)
-    with open_collector(settings) as session:
-        experiment = session.api.get(ref, full=False) if ref is not None else None
-        if experiment is None:
-            # Whether anybody is there; a stream that brings no news cannot tell.
-            session.api.page(page_size=1)
-            note(f"watching {settings.place}, end with Ctrl-C")
+    if ref is None:
+        experiment = None
+        # Whether anybody is there; a stream that brings no news cannot tell.
+        ask(settings, lambda api: api.page(page_size=1))
+        note(f"watching {settings.place}, end with Ctrl-C")
+    else:
+        experiment = _find(settings, ref)
     if experiment is not None and experiment.ended:
         printer.ended(experiment)
     else:
@@ -86,6 +88,13 @@ def command(ctx: click.Context, *, ref: str | None) -> None:
         error = experiment.record.get("error")
         why = f": {error}" if error else ""
         raise ExperimentFailedError(f"experiment {experiment.name} {experiment.status}{why}")
+
+
+def _find(settings: Settings, ref: str) -> Experiment:
+    try:
+        return ask(settings, lambda api: api.get(ref, full=False))
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}; one that has not begun is among the jobs of `qlog jobs`") from error
 
 
 def _watch(settings: Settings, printer: _Printer, experiment_id: str) -> Experiment | None:
