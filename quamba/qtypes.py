@@ -1,7 +1,7 @@
 """Quantized values: integer codes with the scale that gives them their meaning.
 
 Everywhere in this library quantization is symmetric with zero point 0: `q8(x; s) = clamp(round(x / s), -128, 127)`,
-rounded half to even and saturating; dequantization is `s * q` (spec section 0).
+rounded half to even and saturating; dequantization is `s * q`.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def narrow(x: Activation, start: int, length: int) -> Activation:
 
 
 def scale_of(absmax: Tensor | float) -> Tensor:
-    """The scale that puts `absmax` on code 127, float32, at least 1e-6 (spec section 2.3)."""
+    """The scale that puts `absmax` on code 127, float32, at least 1e-6."""
     return (torch.as_tensor(absmax, dtype=torch.float32) / QMAX).clamp(min=MIN_SCALE)
 
 

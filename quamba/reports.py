@@ -44,8 +44,8 @@ class LayerReport:
         observer: "ema", "exact" or "minmax".
         mean, std: over all elements.
         median, p99: of the signed values, over a sample of the elements (see `quamba.observers.sample`).
-        sqnr_db: 10 log10(sum x^2 / sum (x - dequantize(quantize(x)))^2); what clipping costs is summed over all elements,
-            what rounding costs over the same sample.
+        sqnr_db: 10 log10(sum x^2 / sum (x - dequantize(quantize(x)))^2); what clipping costs is summed over all
+            elements, what rounding costs over the same sample.
         saturated_ratio: elements that quantize to the first or the last code / elements, over the same sample.
         statistics: registered statistics of the user's own, by name.
     """

@@ -1,4 +1,4 @@
-"""From a float model and its calibration to 8-bit weights and activations (spec sections 3.1 to 3.3).
+"""From a float model and its calibration to 8-bit weights and activations.
 
 A layer is converted by putting quantized parts in the place of float ones; the mixer that joins them stays.
 """
@@ -60,7 +60,7 @@ def _convert_mamba2(mixer: Mamba2Mixer, scale: ScaleOf) -> None:
     mixer.out_proj = QLinear.quantize(_linear(mixer.out_proj), scale("out_proj:input"))
     mixer.A_log = QParameter.quantize(_parameter(mixer.A_log))
     mixer.D = QParameter.quantize(_parameter(mixer.D))
-    # dt_bias stays as it is: heads differ by orders of magnitude, and it is H numbers (spec section 3.3).
+    # dt_bias stays as it is: heads differ by orders of magnitude, and it is H numbers.
     mixer.state_scale = scale("ssm_state_act:input")
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 from quamba.errors import RecipeError
 from quamba.observers.observer import ObserverKind
 
-# Up to this width models lose by clipping more than a few elements in a hundred thousand (spec section 2.3).
+# Up to this width models lose by clipping more than a few elements in a hundred thousand.
 _SMALL_D_MODEL = 768
 
 

@@ -1,4 +1,4 @@
-"""Which tensors are watched in each family, and how (spec section 2.3).
+"""Which tensors are watched in each family, and how.
 
 Only tensors that a quantizer uses are here; probes without a reader cost time and are left out.
 """

@@ -1,6 +1,6 @@
 """The depthwise causal convolution before the scan, channels last.
 
-    v_t = b + sum_k w_k * x_{t - K + 1 + k}        out_t = SiLU(v_t)
+v_t = b + sum_k w_k * x_{t - K + 1 + k}        out_t = SiLU(v_t)
 """
 
 import torch
@@ -23,10 +23,8 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, context: Tenso
     """
     batch, length, channels = x.shape
     width = weight.shape[1]
-    if context is None:
-        padded = torch.nn.functional.pad(x, (0, 0, width - 1, 0))
-    else:
-        padded = torch.cat([context, x], dim=1)
+    before = x.new_zeros(batch, width - 1, channels) if context is None else context
+    padded = torch.cat([before, x], dim=1)
     out = torch.empty(batch, length, channels, dtype=x.dtype, device=x.device)
     taps = weight.t().contiguous()
     torch.mul(padded[:, :length], taps[0], out=out)

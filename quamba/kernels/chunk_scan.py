@@ -112,7 +112,11 @@ def _scan_rows(
     pairs = (cumulative[..., :, None] - cumulative[..., None, :]).clamp_(max=0.0).exp_()
     pairs = pairs.view(batch, chunks, groups, per_group, chunk, chunk).mul_(scores).view(-1, chunk, chunk)
     inputs = torch.mul(x, (dt * torch.exp(-rest))[..., None], out=x.new_empty(x.shape))
-    y = torch.bmm(pairs, inputs.view(-1, chunk, headdim)).view(batch, chunks, nheads, chunk, headdim).mul_(torch.exp(rest)[..., None])
+    y = (
+        torch.bmm(pairs, inputs.view(-1, chunk, headdim))
+        .view(batch, chunks, nheads, chunk, headdim)
+        .mul_(torch.exp(rest)[..., None])
+    )
     # 4. what the state before the chunk contributes: exp(c_t) C_t . S
     before = states[:, :-1].view(batch, chunks, groups, per_group, headdim, n)
     carried = torch.matmul(C[:, :, :, None], before.transpose(-1, -2)).view(y.shape)

@@ -56,7 +56,7 @@ def _in_float32(a: Tensor, b: Tensor) -> Tensor:
 
 @functools.cache
 def _native_is_exact(device_type: str, index: int | None) -> bool:
-    device = torch.device(device_type, index)
+    device = torch.device(device_type) if index is None else torch.device(device_type, index)
     generator = torch.Generator().manual_seed(0)
     for rows in (1, 24):
         a = torch.randint(-128, 128, (rows, 160), dtype=torch.int8, generator=generator)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -103,8 +104,8 @@ def read_weights(paths: tuple[Path, ...]) -> dict[str, Tensor]:
             )
         except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
             raise _damaged(path, f"it cannot be read ({_first_line(error)})") from None
-        except Exception as error:
-            # torch.load raises pickle.UnpicklingError for content that weights_only forbids, among others.
+        except pickle.UnpicklingError as error:
+            # What weights_only forbids.
             raise ModelError(f"{path}: refused: {_first_line(error)}") from None
         if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
             raise ModelError(f"{path}: must hold a flat mapping from names to tensors")
@@ -117,7 +118,7 @@ def _first_line(error: Exception) -> str:
 
 
 def digest_files(paths: tuple[Path, ...]) -> str:
-    """"sha256:..." over the files' bytes, in their order."""
+    """ "sha256:..." over the files' bytes, in their order."""
     digest = hashlib.sha256()
     for path in paths:
         for block in _blocks(path):

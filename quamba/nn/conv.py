@@ -30,7 +30,7 @@ class CausalConv1d(nn.Module):
 
 
 class QCausalConv1d(nn.Module):
-    """v = s_w s_x sum q_w q_x + s_b q_b, then SiLU, then codes of `out_scale` (spec section 3.3).
+    """v = s_w s_x sum q_w q_x + s_b q_b, then SiLU, then codes of `out_scale`.
 
     The weight has a scale per channel, the bias 8 bits with a scale of its own for each block of channels (x, B, C).
 
@@ -62,7 +62,7 @@ class QCausalConv1d(nn.Module):
         codes = (conv.weight / weight_scale[:, None]).round_().clamp_(QMIN, QMAX).to(torch.int8)
         bias = None
         if conv.bias is not None:
-            scales = [scale_of(part.abs().amax()).expand(len(part)) for part in conv.bias.split(blocks)]
+            scales = [scale_of(part.abs().amax()).expand(len(part)) for part in torch.split(conv.bias, list(blocks))]
             bias = quantize_int8(conv.bias, torch.cat(scales))
         return cls(codes, weight_scale, bias, out_scale)
 
@@ -73,7 +73,7 @@ class QCausalConv1d(nn.Module):
         before = None if context is None else context.float()
         accumulated = causal_conv1d(x.codes.float(), self.codes.float(), None, before)
         v = accumulated.mul_(self.weight_scale * x.scale)
-        if self.bias_codes is not None:
+        if self.bias_codes is not None and self.bias_scale is not None:
             v.add_(self.bias_codes * self.bias_scale)
         return quantize_int8(nn.functional.silu(v, inplace=True), self.out_scale)
 

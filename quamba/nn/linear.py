@@ -32,7 +32,7 @@ class QLinear(nn.Module):
     """A linear layer on 8-bit codes with 32-bit accumulation.
 
     y = (sum_k q_w q_x) s_x s_w + b, each output channel with its own s_w; rounded to codes of `out_scale` where the
-    consumer takes codes (spec section 3.3).
+    consumer takes codes.
 
     Args:
         codes: int8 [out, in].

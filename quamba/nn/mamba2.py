@@ -53,8 +53,10 @@ class Mamba2Mixer(nn.Module):
         z, xBC = to_float(narrow(projected, 0, E)), narrow(projected, E, E + 2 * GN)
         dt = to_float(narrow(projected, 2 * E + 2 * GN, c.nheads))
         conv = to_float(self.conv1d(xBC, None if cache is None else cache.conv))  # [Bt, L, E + 2GN]
-        x = conv.narrow(-1, 0, E).unflatten(-1, (c.nheads, c.headdim))  # [Bt, L, H, P]
-        B, C = (conv.narrow(-1, E + i * GN, GN).unflatten(-1, (c.ngroups, c.d_state)) for i in (0, 1))  # [Bt, L, G, N]
+        x = conv.narrow(-1, 0, E).reshape(batch, length, c.nheads, c.headdim)  # [Bt, L, H, P]
+        B, C = (  # [Bt, L, G, N]
+            conv.narrow(-1, E + i * GN, GN).reshape(batch, length, c.ngroups, c.d_state) for i in (0, 1)
+        )
         delta = nn.functional.softplus(dt + values_of(self.dt_bias))
         if c.dt_limit != (0.0, math.inf):
             delta = delta.clamp(*c.dt_limit)

@@ -43,7 +43,7 @@ def remember(
 ) -> None:
     """Keep what the next token needs: the last `width` inputs of the convolution, and the state.
 
-    A quantized mixer keeps codes of both; the state is rounded here and nowhere else (spec section 3.5).
+    A quantized mixer keeps codes of both; the state is rounded here and nowhere else.
     """
     inputs = conv_input.codes if isinstance(conv_input, QTensor) else conv_input
     cache.conv = last_inputs(inputs, lengths, width, cache.conv)

@@ -1,6 +1,6 @@
 """The language model around the mixers: embedding, residual stream, head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ _TOKENS_AT_ONCE = 4096
 
 
 class Layer(nn.Module):
-    """One residual layer: h <- mixer(norm(res)) (spec section 1.4)."""
+    """One residual layer: h <- mixer(norm(res))."""
 
     def __init__(self, norm: RMSNorm, mixer: nn.Module) -> None:
         super().__init__()
@@ -49,6 +49,12 @@ class MambaLM(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm_f = norm_f
         self.register_buffer("head_weight", head)
+
+    def _layers(self) -> Iterator[Layer]:
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"a {type(layer).__name__} is no layer of this model")
+            yield layer
 
     @property
     def device(self) -> torch.device:
@@ -82,16 +88,14 @@ class MambaLM(nn.Module):
         hidden = torch.empty(batch, length, self.config.d_model, device=self.device)
         for start in range(0, batch, rows):
             part = slice(start, start + rows)
-            hidden[part] = self._hidden_states(
-                input_ids[part], None if lengths is None else lengths[part], None, tap
-            )
+            hidden[part] = self._hidden_states(input_ids[part], None if lengths is None else lengths[part], None, tap)
         return hidden
 
     def _hidden_states(
         self, input_ids: Tensor, lengths: Tensor | None, cache: Cache | None, tap: ModelTap | None
     ) -> Tensor:
         residual = nn.functional.embedding(input_ids, self.embedding)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._layers()):
             layer_cache: LayerCache | None = None if cache is None else cache.layers[index]
             layer_tap = None if tap is None else _at_layer(tap, index)
             residual.add_(layer.mixer(layer.norm(residual), lengths, layer_cache, layer_tap))

@@ -52,7 +52,7 @@ class GatedRMSNorm(nn.Module):
     def _normalize(self, y: Tensor) -> Tensor:
         if self.groups == 1:
             return nn.functional.rms_norm(y, self.weight.shape, self.weight, self.eps)
-        grouped = y.unflatten(-1, (self.groups, -1))
+        grouped = y.view(*y.shape[:-1], self.groups, -1)
         return nn.functional.rms_norm(grouped, grouped.shape[-1:], None, self.eps).flatten(-2).mul_(self.weight)
 
 

@@ -21,7 +21,7 @@ class Parameter(nn.Module):
 
 
 class QParameter(nn.Module):
-    """The 8-bit form: `scale * codes`, one scale for the whole tensor (spec section 3.3)."""
+    """The 8-bit form: `scale * codes`, one scale for the whole tensor."""
 
     codes: Tensor
     scale: Tensor

@@ -23,7 +23,7 @@ from quamba.reports import LayerReport, ValueRange
 ObserverKind = Literal["ema", "exact", "minmax"]
 
 EMA_SIGMA = 0.01
-# Where nothing but zeros was seen, the clipping interval is this (spec section 2.3).
+# Where nothing but zeros was seen, the clipping interval is this.
 _MIN_CLIP = 1e-5
 # The share of elements beyond an ema's clip is (1 - alpha) on average over documents; this many times it are kept, so
 # that they can be counted where documents differ.

@@ -1,8 +1,8 @@
 """Quantiles of absolute values from the largest elements alone.
 
 The quantile at alpha of n values needs only its upper tail: with rank r = alpha (n - 1) and lo = floor(r) it is
-x_lo + (r - lo) (x_{lo+1} - x_lo) on ascending |x| (spec section 2.3). Selecting the n - lo largest costs a fraction of a
-sort and has no limit on n, where `torch.quantile` refuses more than 2^24 elements.
+x_lo + (r - lo) (x_{lo+1} - x_lo) on ascending |x|. Selecting the n - lo largest costs a fraction of
+a sort and has no limit on n, where `torch.quantile` refuses more than 2^24 elements.
 """
 
 import math
@@ -34,10 +34,8 @@ class Rank:
     @classmethod
     def of(cls, alpha: float, n: int) -> "Rank":
         """The rank of the quantile at `alpha` in [0, 1] of n >= 1 values."""
-        if n <= _TORCH_LIMIT:
-            position = float(torch.tensor(alpha, dtype=torch.float32) * (n - 1))
-        else:
-            position = alpha * (n - 1)
+        in_float32 = n <= _TORCH_LIMIT
+        position = float(torch.tensor(alpha, dtype=torch.float32) * (n - 1)) if in_float32 else alpha * (n - 1)
         lo = min(math.floor(position), n - 1)
         return cls(lo=lo, weight=position - lo, tail=n - lo)
 
@@ -81,7 +79,7 @@ def largest(documents: Tensor, count: int) -> Tensor:
         documents: float32 [d, T, C].
         count: 1 <= count <= T C.
     """
-    d, tokens, channels = documents.shape
+    tokens, channels = documents.shape[1:]
     if count == 1:
         return documents.flatten(1).abs().amax(dim=1, keepdim=True)
     blocks = -(-tokens // _BLOCK) * channels
@@ -105,7 +103,7 @@ def block_maxima(documents: Tensor) -> Tensor:
     whole = tokens // _BLOCK
     parts = []
     if whole:
-        blocks = documents[:, : whole * _BLOCK].unflatten(1, (whole, _BLOCK))
+        blocks = documents[:, : whole * _BLOCK].reshape(d, whole, _BLOCK, channels)
         parts.append(torch.maximum(blocks.amax(dim=2), blocks.amin(dim=2).neg_()))
     if tokens % _BLOCK:
         rest = documents[:, whole * _BLOCK :]
@@ -146,7 +144,7 @@ class Tail:
 
     def update(self, documents: Tensor) -> None:
         """Look at documents [d, T, C] once."""
-        d, tokens, channels = documents.shape
+        tokens, channels = documents.shape[1:]
         if tokens >= 2 * _BLOCK and self._floor >= 0:
             maxima = block_maxima(documents)
             found = (maxima.flatten(1) > self._floor).nonzero()

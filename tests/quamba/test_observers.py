@@ -82,7 +82,8 @@ def test_the_tail_of_a_stream_is_the_tail_of_all(size: int, seed: int) -> None:
 
 def make_documents(seed: int = 0, spread: float = 0.02) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, 24, generator=generator) * (1 + spread * i) + 0.05 for i, n in enumerate([300, 300, 17, 90] * 3)]
+    lengths = [300, 300, 17, 90] * 3
+    return [torch.randn(n, 24, generator=generator) * (1 + spread * i) + 0.05 for i, n in enumerate(lengths)]
 
 
 def observe(kind: str, alpha: float, documents: list[torch.Tensor], batch: int, detailed: bool = True) -> Observer:
