@@ -14,6 +14,9 @@ from qlog.v1.options import spec_from_options, spec_options
 from quantizer.errors import QuantizerError
 from quantizer.settings import Settings, settings_options
 
+# gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

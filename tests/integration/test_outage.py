@@ -1,0 +1,256 @@
+"""Recording never harms an experiment: whatever happens to the collector, the numbers are the same and nothing is lost.
+
+The collectors here are real ones, in processes of their own where they are killed.
+"""
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantizer.entry import run_command
+from quantizer.events import ExperimentEvent, LayerMeasured
+from quantizer.recorder import Recorder, Recording
+from tests.quantizer.conftest import until
+from tests.quantizer.runs import numbers, records, run, serving, started, write_inputs
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))[1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of the same experiment with nothing in its way."""
+    log_dir = tmp_path_factory.mktemp("undisturbed")
+    assert run(words, log_dir) == 0
+    (record,) = records(log_dir)
+    return record
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def collector(log_dir: Path, port: int = 0) -> Any:
+    return serving("collector.entry", "serve", "--port", str(port), "--log_dir", str(log_dir))
+
+
+def test_no_collector_at_all(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The experiment completes with one warning; a collector that appears later gets the whole record by a flush."""
+    address = f"127.0.0.1:{free_port()}"
+    assert run(words, tmp_path / "here", "--collector", address) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("warning") == 1
+    assert "not yet" in captured.out
+    assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "here")]) == 1
+    assert address in capsys.readouterr().err
+    with collector(tmp_path / "there") as (_, back):
+        assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "here"), "--collector", back]) == 0
+        assert "sent 1 " in capsys.readouterr().out
+        assert run_command(["spool", "status", "--log_dir", str(tmp_path / "here")]) == 0
+        assert "nothing waits" in capsys.readouterr().out
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+
+
+@pytest.fixture
+def at_the_second_tensor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Calls what is put in the list when a running experiment has measured its second tensor, and sent the first."""
+    actions: list[Any] = []
+    seen: list[ExperimentEvent] = []
+    record = Recording.record
+
+    def interfere(recording: Recording, event: ExperimentEvent) -> None:
+        record(recording, event)
+        if isinstance(event, LayerMeasured):
+            seen.append(event)
+            if len(seen) == 2:
+                for action in actions:
+                    action(recording)
+
+    monkeypatch.setattr(Recording, "record", interfere)
+    yield actions
+    assert len(seen) > 2
+
+
+def acknowledged(recording: Recording) -> int:
+    recorder: Recorder = recording._recorder
+    rows = [row for row in recorder._spool.experiments() if row.id == recording.experiment_id]
+    return rows[0].acknowledged
+
+
+def test_a_collector_killed_in_the_middle_and_started_again(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, at_the_second_tensor: list[Any]
+) -> None:
+    """Killed with events acknowledged, started again before the end: everything arrives, once."""
+    port = free_port()
+    with collector(tmp_path / "there", port) as (first, address):
+
+        def kill_and_restart(recording: Recording) -> None:
+            until(lambda: acknowledged(recording) >= 3, "the collector has acknowledged some")
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            until(lambda: recording._recorder._publisher._own.reason != "", "the sender has noticed")
+            stack.append(collector(tmp_path / "there", port))
+            stack[0].__enter__()
+
+        stack: list[Any] = []
+        at_the_second_tensor.append(kill_and_restart)
+        try:
+            assert run(words, tmp_path / "here", "--collector", address) == 0
+        finally:
+            for server in stack:
+                server.__exit__(None, None, None)
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+    assert record["dropped"] == {}
+
+
+def test_a_collector_killed_in_the_middle_that_stays_away(
+    words: list[str],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    at_the_second_tensor: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What it had acknowledged and what it missed become one record when the next run finds it."""
+    port = free_port()
+    with collector(tmp_path / "there", port) as (process, address):
+
+        def kill(recording: Recording) -> None:
+            until(lambda: acknowledged(recording) >= 3, "the collector has acknowledged some")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+        at_the_second_tensor.append(kill)
+        assert run(words, tmp_path / "here", "--collector", address) == 0
+    assert capsys.readouterr().err.count("warning") == 1
+    at_the_second_tensor.clear()
+    with collector(tmp_path / "there", port):
+        assert run(words, tmp_path / "here", "--collector", address) == 0
+        assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "here")]) == 0
+    first, second = sorted(records(tmp_path / "there"), key=lambda record: str(record["experiment_id"]))
+    assert numbers(first) == numbers(second) == numbers(undisturbed)
+
+
+def test_a_port_that_swallows_packets(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A collector that accepts and never answers delays nothing but the end, and that a little."""
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        address = f"127.0.0.1:{hole.getsockname()[1]}"
+        assert run(words, tmp_path, "--collector", address) == 0
+    assert f"{undisturbed['results']['perplexity']:.4f}" in capsys.readouterr().out
+
+
+def test_a_service_that_is_no_collector(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older version, or something else on that port: one warning, the same numbers."""
+    from concurrent import futures
+
+    import grpc
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert run(words, tmp_path, "--collector", f"127.0.0.1:{port}") == 0
+    finally:
+        server.stop(None).wait()
+    captured = capsys.readouterr()
+    assert f"{undisturbed['results']['perplexity']:.4f}" in captured.out
+    assert captured.err.count("warning") == 1
+    assert "UNIMPLEMENTED" in captured.err
+
+
+def test_a_full_disk(words: list[str], undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    """With a spool that cannot grow, the events go to the collector from memory: same numbers, a whole record."""
+    with collector(tmp_path / "there") as (_, address):
+        program = (
+            "import resource, sys; from quantizer.entry import main;"
+            "from quantizer.surroundings import examine;"  # Torch first: it may write where it likes.
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)); main(sys.argv[1:])"
+        )
+        process = started_code(program, *words, "--log_dir", str(tmp_path / "here"), "--collector", address)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert err.count("warning") == 1, err
+        assert "in memory" in err
+        assert "number 0" in out
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+
+
+def started_code(program: str, *words: str) -> Any:
+    import os
+    import subprocess
+    import sys
+
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_quantizer_killed_in_the_middle_is_told_as_failed(words: list[str], tmp_path: Path) -> None:
+    """kill -9 of the quantizer leaves a spool; a flush ends its record, with what was measured until then."""
+    log_dir = str(tmp_path / "here")
+    long_run = [word if word != "4" else "512" for word in words]
+    process = started("quantizer.entry", *long_run, "--log_dir", log_dir, "--collector", f"127.0.0.1:{free_port()}")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("calibrate"):
+            break
+    process.kill()
+    process.communicate()
+    with collector(tmp_path / "there") as (_, address):
+        assert run_command(["spool", "flush", "--log_dir", log_dir, "--collector", address]) == 0
+    (record,) = records(tmp_path / "there")
+    assert record["status"] == "FAILED"
+    assert record["error"] == "the process ended without finishing"
+    assert record["model"]["family"] == "mamba1"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_is_recorded_as_cancelled(number: signal.Signals, code: int, words: list[str], tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM end the experiment, its record says so, and no traceback is shown."""
+    long_run = [word if word != "4" else "512" for word in words]
+    process = started("quantizer.entry", *long_run, "--log_dir", str(tmp_path))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("calibrate"):
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    (record,) = records(tmp_path)
+    assert record["status"] == "CANCELLED"
+
+
+def test_two_runs_share_a_local_store_though_the_first_serves_it(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whoever holds the store serves it; when it ends, another takes over. Both records are whole."""
+    processes = [started("quantizer.entry", *words, "--log_dir", str(tmp_path)) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert "warning" not in err, err
+        assert "Recorded         number" in out
+    found = records(tmp_path)
+    assert len(found) == 2
+    for record in found:
+        assert numbers(record) == numbers(undisturbed)
