@@ -72,7 +72,6 @@ LABELS: Mapping[str, str] = {
     # comparison
     "key": "key",
     "difference": "difference",
-    "differences": "Differences",
     "points": "points",
     "exceeds": "exceeds its standard error",
     "within": "within its standard error",

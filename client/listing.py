@@ -16,11 +16,12 @@ def fetch(api: CollectorApi, *, last: int | None, filter_text: str = "", running
     """
     ended: list[Experiment] = []
     going: list[Experiment] = []
+    run_in_all: int | None = None
     token = ""
     while True:
-        page_size = MAX_PAGE_SIZE if last is None else min(MAX_PAGE_SIZE, last + len(going) or 1)
+        missing = MAX_PAGE_SIZE if last is None or len(ended) >= last else last - len(ended)
         page = api.page(
-            page_size=page_size,
+            page_size=min(MAX_PAGE_SIZE, missing),
             page_token=token,
             newest_first=last is not None,
             filter_text=filter_text,
@@ -29,17 +30,17 @@ def fetch(api: CollectorApi, *, last: int | None, filter_text: str = "", running
         for experiment in page.experiments:
             (going if experiment.number is None else ended).append(experiment)
         token = page.next_token
-        enough = last is not None and len(ended) >= last
-        if not token or (enough and not (running and _more_run(api, page.total, filter_text, bool(going)))):
+        if not token:
             break
+        if last is not None and len(ended) >= last:
+            # A server may put those that run before or after all others: read on only where some are still to come.
+            if running and run_in_all is None:
+                run_in_all = page.total - api.page(page_size=1, filter_text=filter_text).total
+            if len(going) >= (run_in_all or 0):
+                break
     if last is not None:
         ended = ended[:last][::-1]
     return ended + going
-
-
-def _more_run(api: CollectorApi, total: int, filter_text: str, seen: bool) -> bool:
-    """Whether experiments that run may be on later pages: a server may put them before or after all others."""
-    return not seen and total > api.page(page_size=1, filter_text=filter_text).total
 
 
 __all__ = ["fetch"]

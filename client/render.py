@@ -19,9 +19,9 @@ class Format(Enum):
 # Each form imports its own tools when it is first used: a command starts with what it needs.
 def _table(output: Output, stream: TextIO) -> None:
     if stream.isatty():
-        from client.render_rich import write_rich
+        from client.render_terminal import write_terminal
 
-        write_rich(output.sections, stream)
+        write_terminal(output.sections, stream)
     else:
         from client.render_plain import plain
 

@@ -1,47 +1,56 @@
-"""Sections as plain text: aligned columns, nothing cut off, no colours, no boxes."""
+"""Sections as plain text: aligned columns, nothing cut off, no boxes; no colours but those that a painter gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
-from client.documents import Facts, Note, Section, Table
+from client.documents import Facts, Note, Row, Section, Table
 from client.text import pad, width
+
+# (text, role) -> text, as wide as before. Roles: "title", "heading", "marked", or the state of an experiment or job.
+Painter: TypeAlias = Callable[[str, str], str]
 
 _GAP = "  "
 MARK = "*"
 
 
-def plain(sections: Sequence[Section]) -> str:
+def unpainted(text: str, _role: str) -> str:
+    """The text as it is."""
+    return text
+
+
+def plain(sections: Sequence[Section], paint: Painter = unpainted) -> str:
     """The sections, an empty line between two."""
-    return "\n".join("".join(f"{line}\n" for line in _lines(section)) for section in sections)
+    return "\n".join("".join(f"{line}\n" for line in _lines(section, paint)) for section in sections)
 
 
-def _lines(section: Section) -> Iterator[str]:
+def _lines(section: Section, paint: Painter) -> Iterator[str]:
     match section:
         case Note(text):
             yield from text.splitlines()
         case Facts(entries, title):
             if title:
-                yield title
+                yield paint(title, "title")
             columns = max((width(name) for name, _ in entries), default=0)
             for name, value in entries:
-                yield f"{_GAP}{pad(name, columns)}{_GAP}{value}".rstrip()
+                yield f"{_GAP}{pad(name, columns)}{_GAP}{paint(value, value)}".rstrip()
         case Table():
             if section.title:
-                yield section.title
-            yield from _table_lines(section)
+                yield paint(section.title, "title")
+            yield from _table_lines(section, paint)
 
 
-def _table_lines(table: Table) -> Iterator[str]:
+def _table_lines(table: Table, paint: Painter) -> Iterator[str]:
     marking = any(row.marked for row in table.rows)
-    texts = [tuple(column.heading for column in table.columns), *(row.cells for row in table.rows)]
-    marks = ["", *(MARK if row.marked else "" for row in table.rows)]
-    columns = [max(width(cells[place]) for cells in texts) for place in range(len(table.columns))]
-    for mark, cells in zip(marks, texts, strict=True):
+    heading = Row(tuple(column.heading for column in table.columns), style="heading")
+    rows = (heading, *table.rows)
+    columns = [max(width(row.cells[place]) for row in rows) for place in range(len(table.columns))]
+    for row in rows:
         padded = (
             pad(cell, size, right=column.right)
-            for cell, size, column in zip(cells, columns, table.columns, strict=True)
+            for cell, size, column in zip(row.cells, columns, table.columns, strict=True)
         )
-        start = f"{mark:1} " if marking else ""
-        yield (start + _GAP.join(padded)).rstrip()
+        start = f"{MARK if row.marked else '':1} " if marking else ""
+        yield paint((start + _GAP.join(padded)).rstrip(), "marked" if row.marked else row.style)
 
 
-__all__ = ["MARK", "plain"]
+__all__ = ["MARK", "Painter", "plain", "unpainted"]

@@ -22,9 +22,9 @@ _STYLES: Mapping[str, str] = {
 _MARKED = "yellow"
 
 
-def write_rich(sections: Sequence[Section], stream: TextIO) -> None:
+def write_rich(sections: Sequence[Section], stream: TextIO, columns: int) -> None:
     """Write the sections, an empty line between two; colours as NO_COLOR and TERM allow them."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = Console(file=stream, width=columns, highlight=False, markup=False, emoji=False)
     for place, section in enumerate(sections):
         if place:
             console.print()

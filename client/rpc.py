@@ -123,7 +123,7 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     said = " ".join((error.details() or code.name).split())
     details = _details(error)
     if stream and code in _BROKEN and "ErrorInfo" not in details:
-        return StreamLostError(f"the {program} at {endpoint} ended the stream: {said}")
+        return StreamLostError(f"the connection to the {program} at {endpoint} is lost")
     if code is grpc.StatusCode.UNAVAILABLE:
         if "ErrorInfo" not in details:
             return UnreachableError(f"no {program} answers at {endpoint}: {_ADVICE[program]}")

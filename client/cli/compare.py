@@ -14,10 +14,10 @@ Examples:
 
 
 def _split(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    refs = tuple(part.strip() for word in value for part in word.split(","))
+    refs = tuple(part.strip() for word in value for part in word.split(",") if part.strip())
     references(ctx, param, refs)
     if len(refs) < 2:
-        raise click.UsageError(f"one experiment, {refs[0]}, is nothing to compare: give two or more", ctx=ctx)
+        raise click.UsageError("give two or more experiments to compare", ctx=ctx)
     return refs
 
 

@@ -3,13 +3,14 @@ import io
 import json
 import math
 import os
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.documents import Column, Facts, Flat, Note, Output, Row, Table
+from client.documents import Column, Facts, Flat, Note, Output, Row, Section, Table
 from client.render import WRITERS, Format, write
 from client.render_csv import write_csv
 from client.render_json import json_text
@@ -100,19 +101,52 @@ def test_markdown_cells_hold_pipes() -> None:
     assert lines[3] == "| \\* | \\* | 2 |"
 
 
-def test_a_terminal_gets_colours_and_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal the marked row is coloured; what comes from a record is never taken for markup."""
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
+def on_terminal(sections: tuple[Section, ...]) -> str:
+    """What a terminal gets."""
     ours, theirs = os.openpty()
     try:
         with os.fdopen(theirs, "w") as stream:
-            table = Table(TABLE.columns, (*TABLE.rows, Row(("[red]x[/red]", "FAILED"))))
-            write(Output((table,), None), Format.TABLE, stream)
-        text = os.read(ours, 65536).decode()
+            write(Output(sections, None), Format.TABLE, stream)
+        return os.read(ours, 65536).decode()
     finally:
         os.close(ours)
-    assert "\x1b[" in text
-    for word in ("mamba-2m", "模型", "[red]x[/red]", "FAILED"):
+
+
+@pytest.fixture(params=[120, 18])
+def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A terminal that is wide enough, and one that is not."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return int(request.param)
+
+
+@pytest.mark.usefixtures("columns")
+def test_a_terminal_gets_colours_and_the_same_words() -> None:
+    """Marks and states are coloured; what comes from a record is never taken for markup."""
+    table = Table(TABLE.columns, (*TABLE.rows, Row(("[b]x[/b]", "7"), style="FAILED")), "Title")
+    text = on_terminal((table, Facts((("a", "COMPLETED"),)), Note("[i]")))
+    assert "\x1b[1m" in text
+    for word in ("mamba", "模型", "[b]x[/b]", "10.25", "COMPLETED", "Title", "[i]"):
         assert word in text
+
+
+def test_a_terminal_without_colours_gets_none(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR and a dumb terminal are heeded, at any width."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in on_terminal((TABLE,))
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b" not in on_terminal((TABLE,))
+    assert columns
+
+
+def test_a_narrow_terminal_gets_folded_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is folded within its column, and no character of it is lost."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    table = Table((Column("a"), Column("b")), (Row(("x" * 30, "yz")),))
+    lines = re.sub("\x1b\\[[0-9;]*m", "", on_terminal((table,))).splitlines()
+    assert sum(line.count("x") for line in lines) == 30
+    assert max(map(len, lines)) <= 20
