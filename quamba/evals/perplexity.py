@@ -33,7 +33,7 @@ def perplexity(
 
     Args:
         loaded: the model.
-        data_set: "wikitext2", "gutenberg" or a text file.
+        data_set: "wikitext2", "wikitext2_joined", "gutenberg" or a text file (see `quamba.corpora.perplexity_text`).
         batch_size: windows in one forward pass.
         max_windows: measure only the first ones.
         window_tokens: tokens of a window.

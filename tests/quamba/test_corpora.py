@@ -139,13 +139,31 @@ def test_the_shipped_corpora_do_not_overlap() -> None:
         assert words[:80] not in heldout
 
 
-def test_wikitext_rows_are_joined_as_the_hub_has_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A line keeps its newline, a blank one is empty; two newlines come between rows. Only "\\n" ends a row."""
+def test_wikitext_is_the_file_or_its_rows_joined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it is; or a row a line that keeps its newline, empty for a blank one. Only "\\n" ends a line."""
     folder = tmp_path / "data" / "wikitext-2"
     folder.mkdir(parents=True)
-    (folder / "wiki.test.raw").write_text(" \n = Title = \n \n one\u2028line\x85 here \n", encoding="utf-8")
+    text = " \n = Title = \n \n one\u2028line\x85 here \n"
+    (folder / "wiki.test.raw").write_text(text, encoding="utf-8")
     monkeypatch.setenv("QLOG_ASSETS", str(tmp_path))
-    assert perplexity_text("wikitext2") == "\n\n = Title = \n\n\n\n\n one\u2028line\x85 here \n"
+    assert perplexity_text("wikitext2") == text
+    assert perplexity_text("wikitext2_joined") == "\n\n = Title = \n\n\n\n\n one\u2028line\x85 here \n"
+
+
+def test_wikitext_from_the_hub_is_the_same_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's table of rows gives the texts that the file gives."""
+    import pyarrow.parquet
+
+    monkeypatch.setenv("QLOG_ASSETS", str(tmp_path / "absent"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--Salesforce--wikitext" / "snapshots" / ("0" * 40)
+    (snapshot / "wikitext-2-raw-v1").mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    table = pa.table({"text": ["", " = Title = \n", "", " some text \n"]})
+    pyarrow.parquet.write_table(table, snapshot / "wikitext-2-raw-v1" / "test-00000-of-00001.parquet")
+    assert perplexity_text("wikitext2") == " \n = Title = \n \n some text \n"
+    assert perplexity_text("wikitext2_joined") == "\n\n = Title = \n\n\n\n\n some text \n"
 
 
 def test_perplexity_text_is_a_files_own(tmp_path: Path) -> None:
@@ -154,7 +172,7 @@ def test_perplexity_text_is_a_files_own(tmp_path: Path) -> None:
     path.write_text("héllo\n\nworld", encoding="utf-8")
     assert perplexity_text(str(path)) == "héllo\n\nworld"
     assert perplexity_text(write_json_lines(tmp_path / "a.jsonl", ["one", "two"])) == "one\n\ntwo"
-    with pytest.raises(DataError, match="neither wikitext2, gutenberg nor"):
+    with pytest.raises(DataError, match="neither wikitext2, wikitext2_joined, gutenberg nor"):
         perplexity_text("wikitext3")
 
 

@@ -69,7 +69,7 @@ def test_lambada(name: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", list(MAMBA_SSM))
 def test_wikitext(name: str) -> None:
-    """WikiText-2's test text in windows of 2048 tokens, as mamba-ssm scores it."""
+    """WikiText-2's test text as it is, in windows of 2048 tokens, as mamba-ssm scores it."""
     assets = assets_folder()
     if assets is None or not (assets / "data" / "wikitext-2" / "wiki.test.raw").is_file():
         pytest.skip("WikiText-2 is not there: set QLOG_ASSETS to the folder that holds data/wikitext-2/wiki.test.raw")
