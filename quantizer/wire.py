@@ -23,6 +23,7 @@ from quantizer.events import (
 )
 from quantizer.rpc import Batch
 from quantizer.spool_tables import SpooledEvent
+from quantizer.texts import name_of, text_of
 
 _FIXED_CONFIG = frozenset(
     field.name for field in pb.ExperimentConfig.DESCRIPTOR.fields if field.name != "other"
@@ -33,6 +34,9 @@ STATUSES: Mapping[Status, pb.ExperimentStatus] = {
     Status.FAILED: pb.EXPERIMENT_STATUS_FAILED,
     Status.CANCELLED: pb.EXPERIMENT_STATUS_CANCELLED,
 }
+
+# A user's own statistic of one of these names would be taken for ours.
+_STATS_KEYS = frozenset(field.name for field in (*pb.LayerStats.DESCRIPTOR.fields, *pb.ReorderEffect.DESCRIPTOR.fields))
 
 _DEFAULTS: Mapping[str, str] = {field.name: default_of(field.name) for field in ExperimentSpec.DESCRIPTOR.fields}
 
@@ -59,12 +63,12 @@ def value_message(value: Any) -> pb.Value:
         return pb.Value(object_value=pb.FieldList(fields=field_messages(value)))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return pb.Value(list_value=pb.ListValue(values=[value_message(item) for item in value]))
-    return pb.Value(string_value=str(value))
+    return pb.Value(string_value=text_of(str(value)))
 
 
 def field_messages(values: Mapping[str, Any]) -> list[pb.Field]:
     """An object's entries, in its order."""
-    return [pb.Field(name=str(name), value=value_message(value)) for name, value in values.items()]
+    return [pb.Field(name=name_of(str(name)), value=value_message(value)) for name, value in values.items()]
 
 
 def timestamp_message(seconds: float) -> Timestamp:
@@ -76,6 +80,8 @@ def timestamp_message(seconds: float) -> Timestamp:
 def config_message(config: Mapping[str, Any]) -> pb.ExperimentConfig:
     """The record's `config`: the fixed keys typed (None: absent), every other in `other`."""
     fixed = {name: value for name, value in config.items() if name in _FIXED_CONFIG and value is not None}
+    if "model" in fixed:
+        fixed["model"] = text_of(fixed["model"])
     other = {name: value for name, value in config.items() if name not in _FIXED_CONFIG}
     return pb.ExperimentConfig(**fixed, other=field_messages(other))
 
@@ -87,7 +93,7 @@ def _range_message(interval: ValueRange) -> pb.ValueRange:
 def layer_stats_message(report: LayerReport) -> pb.LayerStats:
     """One tensor's statistics; the user's own go into `other`."""
     return pb.LayerStats(
-        name=report.name,
+        name=name_of(report.name),
         before_percentile=_range_message(report.before),
         after_percentile=_range_message(report.after),
         percentile_alpha=report.percentile_alpha,
@@ -98,40 +104,42 @@ def layer_stats_message(report: LayerReport) -> pb.LayerStats:
         absmax=report.absmax,
         scale=report.scale,
         bits=report.bits,
-        observer=report.observer,
+        observer=name_of(report.observer),
         mean=report.mean,
         std=report.std,
         median=report.median,
         p99=report.p99,
         sqnr_db=report.sqnr_db,
         saturated_ratio=report.saturated_ratio,
-        other=field_messages(report.statistics),
+        other=field_messages(
+            {f"{name}_" if name in _STATS_KEYS else name: value for name, value in report.statistics.items()}
+        ),
     )
 
 
 def progress_message(report: ProgressReport) -> pb.Progress:
     """How far a phase has come."""
-    return pb.Progress(phase=report.phase, done=report.done, total=report.total, unit=report.unit)
+    return pb.Progress(phase=name_of(report.phase), done=report.done, total=report.total, unit=name_of(report.unit))
 
 
 def _metric_message(metric: MetricReport) -> pb.Metric:
     known = metric.stderr == metric.stderr  # NaN stands for "none"
-    return pb.Metric(name=metric.name, value=metric.value, stderr=metric.stderr if known else None)
+    return pb.Metric(name=name_of(metric.name), value=metric.value, stderr=metric.stderr if known else None)
 
 
 def _task_message(task: TaskReport) -> pb.TaskResult:
     return pb.TaskResult(
-        task=task.task,
+        task=name_of(task.task),
         metrics=[_metric_message(metric) for metric in task.metrics],
         n=task.n,
         num_fewshot=task.num_fewshot,
         limit=task.limit,
-        version=task.version,
+        version=name_of(task.version),
     )
 
 
 def _perplexity_messages(reports: Iterable[PerplexityReport]) -> list[pb.DatasetPerplexity]:
-    return [pb.DatasetPerplexity(data_set=report.data_set, perplexity=report.perplexity) for report in reports]
+    return [pb.DatasetPerplexity(data_set=name_of(report.data_set), perplexity=report.perplexity) for report in reports]
 
 
 def results_message(results: ExperimentResults) -> pb.Results:
@@ -162,7 +170,7 @@ def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = No
                 begin=pb.Begin(
                     timestamp=event.timestamp,
                     start_time=timestamp_message(event.start_time),
-                    command=event.command,
+                    command=text_of(event.command),
                     config=config_message(event.config),
                     environment=field_messages(event.environment),
                 )
@@ -185,7 +193,7 @@ def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = No
             return pb.Event(
                 finish=pb.Finish(
                     status=STATUSES[event.status],
-                    error=event.error,
+                    error=text_of(event.error),
                     duration_s=event.duration_s,
                     phases=[pb.PhaseDuration(phase=name, duration_s=seconds) for name, seconds in event.phases],
                     reorder_summary=pb.ReorderSummary(enabled=False, total_layers=0),

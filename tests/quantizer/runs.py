@@ -20,7 +20,17 @@ def write_inputs(directory: Path) -> tuple[Path, list[str]]:
     """A tiny model and a text; the words of a command line that quantizes the one and measures it on the other."""
     model = write_checkpoint(directory / "model", small_config("mamba1"))
     (directory / "text.txt").write_text(TEXT, encoding="utf-8")
-    options = ["--quantize", "--calib_data_num", "4", "--calib_seqlen", "32", "--batch_size", "4", "--stats_layers", "all"]
+    options = [
+        "--quantize",
+        "--calib_data_num",
+        "4",
+        "--calib_seqlen",
+        "32",
+        "--batch_size",
+        "4",
+        "--stats_layers",
+        "all",
+    ]
     return model, ["run", str(model), *options, "--eval_ppl", "--ppl_dataset", str(directory / "text.txt")]
 
 

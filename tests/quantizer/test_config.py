@@ -153,7 +153,14 @@ def test_tasks_are_evaluated_once_for_each_number_of_examples() -> None:
 
 @pytest.mark.parametrize(
     ("text", "layers"),
-    [("3", (0, 1, 2)), ("all", (0, 1, 2, 3, 4, 5)), ("0", ()), ("99", (0, 1, 2, 3, 4, 5)), ("5,", (5,)), ("0,2-4", (0, 2, 3, 4))],
+    [
+        ("3", (0, 1, 2)),
+        ("all", (0, 1, 2, 3, 4, 5)),
+        ("0", ()),
+        ("99", (0, 1, 2, 3, 4, 5)),
+        ("5,", (5,)),
+        ("0,2-4", (0, 2, 3, 4)),
+    ],
 )
 def test_layers_are_counted_or_listed(text: str, layers: tuple[int, ...]) -> None:
     """A number counts from the first, a list names."""
@@ -167,14 +174,17 @@ def test_any_list_of_layers_reads_back(layers: set[int]) -> None:
     assert LayerSelection.parse(text).of(100) == tuple(sorted(layers))
 
 
-@given(st.text(max_size=30))
-def test_no_text_for_an_option_is_more_than_refused(text: str) -> None:
-    """Whatever is given as alpha or layers, the answer is a configuration or a SpecError."""
-    for field in ("percentile_alpha", "stats_layers", "device", "observer", "model"):
-        try:
-            read(**{field: text})
-        except SpecError as error:
-            assert str(error)
+@given(st.text(max_size=30).filter(lambda text: text.strip().lower() not in ("", "none", "null")))
+def test_a_text_that_is_no_alpha_is_refused_in_one_line(text: str) -> None:
+    """Whatever is given as alpha, it is a number in (0, 1] or a refusal."""
+    try:
+        valid = 0.0 < float(text) <= 1.0
+    except ValueError:
+        valid = False
+    if valid and text.isprintable():
+        assert read(percentile_alpha=text).percentile_alpha == float(text)
+    else:
+        assert refusal(percentile_alpha=text)[0] == "percentile_alpha"
 
 
 def test_every_field_of_the_specification_is_read() -> None:

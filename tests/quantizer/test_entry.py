@@ -116,7 +116,7 @@ def test_an_experiment_ends_in_a_summary_and_one_record(
     assert record["model"]["family"] == "mamba1"
     assert record["model_size_bytes"]["after"] < record["model_size_bytes"]["before"]
     assert {"load", "calibrate", "quantize", "evaluate"} <= set(record["phases"])
-    assert list(record["activation_stats"])[0] in shown
+    assert next(iter(record["activation_stats"])) in shown
     assert f"{record['results']['perplexity']:.4f}" in shown
     assert record["experiment_id"] in shown
     assert "number 0" in shown
@@ -152,7 +152,9 @@ def test_a_failing_experiment_is_recorded_as_failed(
 def test_the_baseline_is_recorded_beside_the_results(inputs: tuple[Path, list[str]], tmp_path: Path) -> None:
     """results.fp16 is the unquantized model's, measured in the same run on the same text."""
     assert run(inputs[1], tmp_path / "logs", "--eval_baseline") == 0
-    plain = [word for word in inputs[1] if word in ("run", str(inputs[0]), "--eval_ppl", "--ppl_dataset", inputs[1][-1])]
+    plain = [
+        word for word in inputs[1] if word in ("run", str(inputs[0]), "--eval_ppl", "--ppl_dataset", inputs[1][-1])
+    ]
     assert run(plain, tmp_path / "logs") == 0
     quantized, unquantized = records(tmp_path / "logs")
     assert quantized["results"]["fp16"]["ppl"] == unquantized["results"]["ppl"]
