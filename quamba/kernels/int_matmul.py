@@ -37,6 +37,9 @@ def int8_matmul_reference(a: Tensor, b: Tensor) -> Tensor:
 
 def _native(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type == "cpu":
+        if a.shape[1] == 1:
+            # torch returns memory it has not written for an inner dimension of 1 (seen with 2.13).
+            a, b = (torch.nn.functional.pad(operand, (0, 1)) for operand in (a, b))
         return torch._int_mm(a, b.t())
     # cuBLASLt takes more than 16 rows and multiples of 8 only; rows and columns of zeros add nothing.
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[0]

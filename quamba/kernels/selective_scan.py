@@ -15,6 +15,8 @@ from torch import Tensor
 
 # Elements of a work buffer (float32): three of them fit a 2 MiB cache with room for the operands.
 _BUFFER_ELEMENTS = 1 << 18
+# Steps to take at once, at least, where there are rows enough to choose from.
+_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ def selective_scan(
     h = x.new_zeros(batch, n, channels) if state is None else state.transpose(1, 2).contiguous()
     marks = 0 if stride is None else -(-length // stride)
     checkpoints = x.new_empty(batch, marks, n, channels) if marks else None
-    # Rows too many for one step to fit the cache are taken in slices: rows do not know of each other.
-    rows = max(1, min(batch, _BUFFER_ELEMENTS // (n * channels)))
+    # So few rows at a time that several steps fit the buffers; rows do not know of each other.
+    rows = max(1, min(batch, _BUFFER_ELEMENTS // (_STEPS * n * channels)))
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
         _scan_rows(x[part], dt[part], A, B[part], C[part], h[part], y[part], stride, checkpoints, part)
@@ -90,28 +92,32 @@ def _scan_rows(
     batch, length, channels = x.shape
     n = A.shape[1]
     steps = max(1, min(length, _BUFFER_ELEMENTS // (batch * n * channels)))
-    decay_buffer = x.new_empty(batch, steps, n, channels)
-    input_buffer = x.new_empty(batch, steps, n, channels)
+    decays = x.new_empty(steps, batch, n, channels)
+    states = x.new_empty(steps, batch, n, channels)
     At = A.t().contiguous()
-    dtx = dt * x
-    previous = h
+    # Time first: a step's operands are contiguous, and a few steps' too.
+    dt, dtx = dt.transpose(0, 1).contiguous(), (dt * x).transpose(0, 1).contiguous()
+    B, C = B.transpose(0, 1).contiguous(), C.transpose(0, 1).contiguous()
+    out = x.new_empty(length, batch, channels)
     for begin in range(0, length, steps):
         count = min(steps, length - begin)
         tokens = slice(begin, begin + count)
-        decay, states = decay_buffer[:, :count], input_buffer[:, :count]
-        if begin and previous is not h:
-            # The buffer that holds the last state is about to be written again.
-            h.copy_(previous)
-            previous = h
-        torch.mul(dt[:, tokens, None, :], At, out=decay).exp_()
-        torch.mul(B[:, tokens, :, None], dtx[:, tokens, None, :], out=states)
-        for i in range(count):
-            previous = torch.addcmul(states[:, i], previous, decay[:, i], out=states[:, i])
-        y[:, tokens] = torch.matmul(C[:, tokens, None, :], states).squeeze(2)
+        torch.mul(dt[tokens, :, None, :], At, out=decays[:count]).exp_()
+        torch.mul(B[tokens, :, :, None], dtx[tokens, :, None, :], out=states[:count])
+        previous = h
+        for state, decay in zip(states[:count].unbind(), decays[:count].unbind(), strict=True):
+            previous = torch.addcmul(state, previous, decay, out=state)
+        torch.bmm(
+            C[tokens].view(count * batch, 1, n),
+            states[:count].view(count * batch, n, channels),
+            out=out[tokens].view(count * batch, 1, channels),
+        )
+        # The buffer is written again by the next steps.
+        h.copy_(previous)
         if checkpoints is not None and stride is not None:
             for mark in range(begin // stride, (begin + count) // stride):
-                checkpoints[part, mark] = states[:, (mark + 1) * stride - 1 - begin]
-    h.copy_(previous)
+                checkpoints[part, mark] = states[(mark + 1) * stride - 1 - begin]
+    y.copy_(out.transpose(0, 1))
     if checkpoints is not None and stride is not None and length % stride:
         checkpoints[part, -1] = h
 
