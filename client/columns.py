@@ -58,6 +58,11 @@ def alpha_text(alpha: Any) -> str:
     return "default" if alpha is None else as_text(alpha)
 
 
+def config_text(key: str, value: Any) -> str:
+    """One entry of a configuration."""
+    return alpha_text(value) if key == "percentile_alpha" else as_text(value)
+
+
 def progress_text(progress: Progress) -> str:
     """Phase and how far it has come: "calibrate 12/512 documents"."""
     of = f"/{progress.total}" if progress.total else ""
@@ -175,6 +180,7 @@ __all__ = [
     "at",
     "bits",
     "column_for",
+    "config_text",
     "experiment_data",
     "list_output",
     "progress_data",

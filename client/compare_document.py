@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from client.columns import COLUMNS, experiment_data
+from client.columns import COLUMNS, config_text, experiment_data
 from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRow, TensorRow
 from client.documents import Column, Flat, Note, Output, Row, Section, Table
 from client.labels import label
 from client.tensor_tables import interval_text, range_of
-from client.text import as_text, escape, percent, signed
+from client.text import as_text, escape, fixed, number, percent, signed
 from client.values import Experiment, Record
 
 _ABOUT = ("number", "id", "time", "model", "bits", "alpha", "status")
@@ -49,11 +49,11 @@ def _sections(comparison: Comparison, everything: bool) -> Iterator[Section]:
 
 
 def _config_row(row: ConfigRow) -> Row:
-    return Row((escape(row.key), *(_cell_text(cell) for cell in row.cells)), marked=row.differs)
+    return Row((escape(row.key), *(_cell_text(row.key, cell) for cell in row.cells)), marked=row.differs)
 
 
-def _cell_text(cell: Cell) -> str:
-    return as_text(cell.value) if cell.present else label("absent")
+def _cell_text(key: str, cell: Cell) -> str:
+    return config_text(key, cell.value) if cell.present else label("absent")
 
 
 def _metric_row(row: MetricRow) -> Row:
@@ -65,17 +65,21 @@ def _metric_row(row: MetricRow) -> Row:
 def _value_text(cell: MetricCell) -> str:
     if cell.value is None:
         return label("absent")
-    error = "" if cell.stderr is None else f" ± {as_text(cell.stderr)}"
+    error = "" if cell.stderr is None else f" ± {_error_text(cell.stderr, None)}"
     return as_text(cell.value) + error
+
+
+def _error_text(error: float, places: int | None) -> str:
+    return number(error, 4) if places is None else fixed(error, places)
 
 
 def _difference_text(cell: MetricCell, row: MetricRow) -> str:
     """ "-1.25 points ± 0.90 (exceeds its standard error)"."""
     if cell.difference is None:
         return as_text(None)
-    places = 2 if row.is_fraction else 4
+    places = 2 if row.is_fraction else None
     unit = f" {label('points')}" if row.is_fraction else ""
-    error = "" if cell.difference_stderr is None else f" ± {cell.difference_stderr:.{places}f}"
+    error = "" if cell.difference_stderr is None else f" ± {_error_text(cell.difference_stderr, places)}"
     verdict = "" if cell.exceeds_stderr is None else f" ({label('exceeds' if cell.exceeds_stderr else 'within')})"
     return f"{signed(cell.difference, places)}{unit}{error}{verdict}"
 

@@ -19,7 +19,7 @@ class Patience:
 
     first_s: float = 0.25
     longest_s: float = 5.0
-    give_up_s: float = 300.0
+    give_up_s: float = 120.0
     sleep: Callable[[float], None] = time.sleep
 
     def pauses(self) -> Iterator[float]:

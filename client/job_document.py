@@ -25,7 +25,7 @@ def job_output(job: Job) -> Output:
     """One job: how to call it, and what became of it."""
     entries = (
         ("job", job.name),
-        ("experiment", job.experiment_id),
+        ("experiment_of_job", job.experiment_id),
         ("state", job.state),
         ("queue", job.queue_position or None),
         ("device", job.device or None),

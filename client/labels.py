@@ -81,6 +81,7 @@ LABELS: Mapping[str, str] = {
     "unquantized": "unquantized",
     # jobs
     "job": "job",
+    "experiment_of_job": "experiment",
     "state": "state",
     "queue": "queue",
     "device": "device",

@@ -1,6 +1,6 @@
-"""Sections on a terminal: colours, and columns fitted to its width. The only importer of rich."""
+"""Sections folded to the width of a terminal. The only importer of rich."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TextIO
 
 from rich.console import Console
@@ -22,28 +22,25 @@ _STYLES: Mapping[str, str] = {
 _MARKED = "yellow"
 
 
-def write_rich(sections: Sequence[Section], stream: TextIO, columns: int) -> None:
-    """Write the sections, an empty line between two; colours as NO_COLOR and TERM allow them."""
+def write_rich(section: Section, stream: TextIO, columns: int) -> None:
+    """Write a section, folded to so many columns; colours as NO_COLOR and TERM allow them."""
     console = Console(file=stream, width=columns, highlight=False, markup=False, emoji=False)
-    for place, section in enumerate(sections):
-        if place:
-            console.print()
-        match section:
-            case Note(text):
-                console.print(Text(text), soft_wrap=True)
-            case Facts(entries, title):
-                if title:
-                    console.print(Text(title, style="bold"))
-                grid = RichTable.grid(padding=(0, 2))
-                grid.add_column(style="dim", no_wrap=True)
-                grid.add_column(overflow="fold")
-                for name, value in entries:
-                    grid.add_row(Text(f"  {name}"), Text(value, style=_STYLES.get(value, "")))
-                console.print(grid)
-            case Table():
-                if section.title:
-                    console.print(Text(section.title, style="bold"))
-                console.print(_rich_table(section))
+    match section:
+        case Note(text):
+            console.print(Text(text))
+        case Facts(entries, title):
+            if title:
+                console.print(Text(title, style="bold"))
+            grid = RichTable.grid(padding=(0, 2))
+            grid.add_column(no_wrap=True)
+            grid.add_column(overflow="fold")
+            for name, value in entries:
+                grid.add_row(Text(f"  {name}"), Text(value, style=_STYLES.get(value, "")))
+            console.print(grid)
+        case Table():
+            if section.title:
+                console.print(Text(section.title, style="bold"))
+            console.print(_rich_table(section))
 
 
 def _rich_table(table: Table) -> RichTable:

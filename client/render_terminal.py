@@ -2,12 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
-from client.documents import Section
+from client.documents import Facts, Note, Section, Table
 from client.render_plain import Painter, plain, unpainted
 from client.text import width
+
+# Room between two columns, and for a mark before the first.
+_GAP = 2
+_MARGIN = 2
 
 # ECMA-48's numbers for the colours of each role.
 _CODES: Mapping[str, str] = {
@@ -35,15 +39,42 @@ def painter(environment: Mapping[str, str]) -> Painter:
 
 
 def write_terminal(sections: Sequence[Section], stream: TextIO) -> None:
-    """Write the sections; what fits the terminal as it is needs no more than colours."""
-    columns = shutil.get_terminal_size().columns
-    if max((width(line) for line in plain(sections).splitlines()), default=0) <= columns:
-        stream.write(plain(sections, painter(os.environ)))
-        return
-    # Costs as much to import as gRPC, so only where there is something to fold.
-    from client.render_rich import write_rich
+    """Write the sections, an empty line between two."""
+    columns, paint = shutil.get_terminal_size().columns, painter(os.environ)
+    for place, section in enumerate(sections):
+        if place:
+            stream.write("\n")
+        if _width(section) > columns >= _least_width(section):
+            # Costs as much to import as gRPC, so only where there is something to fold.
+            from client.render_rich import write_rich
 
-    write_rich(sections, stream, columns)
+            write_rich(section, stream, columns)
+        else:
+            # It fits, or else no folding would keep its words whole: the terminal breaks the lines.
+            stream.write(plain((section,), paint))
+
+
+def _width(section: Section) -> int:
+    return max((width(line) for line in plain((section,)).splitlines()), default=0)
+
+
+def _least_width(section: Section) -> int:
+    """The columns that are needed where every cell is folded between its words."""
+    match section:
+        case Note():
+            return 0
+        case Facts(entries):
+            names = max((width(name) for name, _ in entries), default=0)
+            return _MARGIN + names + _GAP + _longest_word(value for _, value in entries)
+        case Table():
+            cells = zip(*(row.cells for row in section.rows), strict=True)
+            headings = (column.heading for column in section.columns)
+            columns = [_longest_word((heading, *texts)) for heading, texts in zip(headings, cells, strict=True)]
+            return _MARGIN + sum(columns) + _GAP * len(columns)
+
+
+def _longest_word(texts: Iterable[str]) -> int:
+    return max((width(word) for text in texts for word in text.split()), default=0)
 
 
 __all__ = ["painter", "write_terminal"]

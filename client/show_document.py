@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from client.columns import bits, progress_data, progress_text
+from client.columns import bits, config_text, progress_data, progress_text
 from client.documents import Column, Facts, Flat, Output, Row, Section, Table
 from client.labels import label
 from client.metrics import TASK_KEYS, task_metrics
@@ -46,6 +46,10 @@ def _sections(experiment: Experiment) -> Iterator[Section]:
     record = experiment.record
     yield _head(experiment)
     parts = {name: _part(record.get(name), heading, text) for name, heading, text in _PARTS}
+    config = record.get("config")
+    if isinstance(config, Mapping):
+        entries = tuple((escape(key), config_text(key, value)) for key, value in config.items())
+        parts["config"] = Facts(entries, label("configuration"))
     first = ("config", "model", "calibration")
     yield from (section for name in first if (section := parts[name]) is not None)
     yield from result_sections(record.get("results"), label("results"))

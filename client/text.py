@@ -12,6 +12,8 @@ _HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-
 _CONTROL = re.compile(f"[{_HARMFUL}]")
 _CONTROL_BUT_LINE = re.compile(f"[{_HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 _NOTHING = "-"
+# Whole numbers below it are shown in full: sizes in bytes, counts.
+_ALL_DIGITS = 1e15
 
 
 def escape(text: str) -> str:
@@ -67,9 +69,11 @@ def as_text(value: Any) -> str:
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A fraction in so many significant digits; one that is not finite as the log writes it."""
+    """A fraction in so many significant digits, a whole one in all of them; what is not finite as the log writes it."""
     if not math.isfinite(value):
         return non_finite(value)
+    if value.is_integer() and abs(value) < _ALL_DIGITS:
+        return f"{value:.1f}"
     text = f"{value:.{digits}g}"
     return text if any(mark in text for mark in ".e") else f"{text}.0"
 
@@ -81,12 +85,15 @@ def fixed(value: Any, places: int) -> str:
     return f"{value:.{places}f}" if math.isfinite(value) else non_finite(value)
 
 
-def signed(value: float, places: int) -> str:
-    """A difference, with its sign; 0 has none."""
+def signed(value: float, places: int | None = None) -> str:
+    """A difference with its sign, in so many decimals or in six digits; 0 has none."""
+    text = number(value) if places is None else fixed(value, places)
     if not math.isfinite(value):
-        return non_finite(value)
-    text = f"{value:+.{places}f}"
-    return text[1:] if float(text) == 0 else text
+        return text
+    text = text.removeprefix("-")
+    if float(text) == 0:
+        return text
+    return f"-{text}" if value < 0 else f"+{text}"
 
 
 def percent(fraction: Any, places: int = 2) -> str:

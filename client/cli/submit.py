@@ -92,7 +92,7 @@ def _wait(settings: Settings, job: Job, *, shown: bool) -> Job:
                 lines.line(escape(event.text))
 
     def lost(error: QlogError) -> None:
-        note(f"{error}; looking for it again, the job goes on")
+        note(f"{error}; looking for it again")
 
     try:
         return follow_job(

@@ -167,6 +167,7 @@ class FakeQuantizer(FakeServer, quantizer_pb2_grpc.QuantizerServiceServicer, ope
         self.outcome: quantizer_pb2.JobResult | status_pb2.Status = quantizer_pb2.JobResult(summary="all done\n")
         self.violations: dict[str, str] = {}
         self.cut_after: int | None = None
+        self.hold: threading.Event | None = None
         self.watches = 0
         super().__init__(port)
 
@@ -208,6 +209,8 @@ class FakeQuantizer(FakeServer, quantizer_pb2_grpc.QuantizerServiceServicer, ope
             if self.watches == 1 and place == self.cut_after:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             yield message
+        if self.hold is not None:
+            self.hold.wait(30)
         operation = self.jobs[request.name]
         completed = isinstance(self.outcome, quantizer_pb2.JobResult)
         metadata = quantizer_pb2.JobMetadata()

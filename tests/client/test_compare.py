@@ -76,8 +76,8 @@ def test_only_what_differs_is_shown_and_marked(qlog: Qlog, comparison: FakeColle
     """Equal rows come with --all, unmarked; a key that one has not is told from a null."""
     where = ["compare", "0", "4", "--collector", comparison.endpoint]
     some, every = qlog(*where).out, qlog(*where, "--all").out
-    assert "* percentile_alpha  -       1.0" in some
-    assert "* hybrid            (none)  x|y" in some
+    assert "* percentile_alpha  default  1.0" in some
+    assert "* hybrid            (none)   x|y" in some
     assert "\n  model " not in some
     assert "same" not in some
     assert "\n  model " in every
@@ -89,7 +89,7 @@ def test_differences_are_signed_and_judged(qlog: Qlog, comparison: FakeCollector
     """Accuracy in points with its standard error and the verdict, perplexity in its own unit."""
     out = qlog("compare", "0", "4", "--collector", comparison.endpoint).out
     assert "-1.25 points ± 1.49 (within its standard error)" in out
-    assert "+0.2500" in out
+    assert "+0.25\n" in out
     assert "0.5205 ± 0.01" in out
     comparison.comparison.results[0].cells[1].exceeds_stderr = True
     assert "(exceeds its standard error)" in qlog("compare", "0", "4", "--collector", comparison.endpoint).out

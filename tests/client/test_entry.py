@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from client.entry import COMMANDS, cli
 from client.labels import LABELS
 from tests.client import builders
 from tests.client.conftest import Ran
-from tests.client.fakes import FakeCollector
+from tests.client.fakes import FakeCollector, FakeQuantizer
 
 Qlog = Callable[..., Ran]
 PROGRAM = [sys.executable, "-m", "client.entry"]
@@ -161,6 +162,27 @@ def test_an_interrupt_ends_quietly(collector: FakeCollector) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_leaves_the_job(quantizer: FakeQuantizer) -> None:
+    """Ctrl-C while waiting for a job: it goes on, and the user is told how to follow and how to end it."""
+    quantizer.hold = threading.Event()
+    process = subprocess.Popen(
+        [*PROGRAM, "submit", "m", "--wait", "--quantizer", quantizer.endpoint],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    while not quantizer.watches:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    quantizer.hold.set()
+    assert process.returncode == 130
+    assert builders.IDS[0] in out
+    assert f"qlog cancel {builders.IDS[0]}" in err
     assert "Traceback" not in err
 
 

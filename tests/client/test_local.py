@@ -176,8 +176,10 @@ def test_a_watch_outlives_the_writer(writer: LocalCollector, tmp_path: Path) -> 
     seen = [json.loads(watch.stdout.readline())["event"] for _ in range(3)]
     writer.close()
     with open_local(tmp_path) as other:
-        append(other.endpoint, events[4:], offset=4)
-    out, err = watch.communicate(timeout=60)
+        append(other.endpoint, events[4:5], offset=4)
+        seen.append(json.loads(watch.stdout.readline())["event"])
+        append(other.endpoint, events[5:], offset=5)
+        out, err = watch.communicate(timeout=60)
     seen += [json.loads(line)["event"] for line in out.splitlines()]
     assert seen == ["begin", "progress", "progress", "layer_stats", "evaluation_result", "finish", "ended"]
     assert watch.returncode == 0, err

@@ -112,41 +112,47 @@ def on_terminal(sections: tuple[Section, ...]) -> str:
         os.close(ours)
 
 
-@pytest.fixture(params=[120, 18])
-def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A terminal that is wide enough, and one that is not."""
+@pytest.fixture(params=[120, 24, 5])
+def _columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that is wide enough, one that needs folding, and one where nothing helps."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", str(request.param))
-    return int(request.param)
 
 
-@pytest.mark.usefixtures("columns")
+@pytest.mark.usefixtures("_columns")
 def test_a_terminal_gets_colours_and_the_same_words() -> None:
-    """Marks and states are coloured; what comes from a record is never taken for markup."""
-    table = Table(TABLE.columns, (*TABLE.rows, Row(("[b]x[/b]", "7"), style="FAILED")), "Title")
-    text = on_terminal((table, Facts((("a", "COMPLETED"),)), Note("[i]")))
+    """States are coloured; words stay whole; what comes from a record is never taken for markup."""
+    table = Table(TABLE.columns, (*TABLE.rows, Row(("[b] some more words [/b]", "7"), style="FAILED")), "Title")
+    text = on_terminal((table, Facts((("a", "COMPLETED"), ("b", "x " * 30))), Note("[i]")))
     assert "\x1b[1m" in text
-    for word in ("mamba", "模型", "[b]x[/b]", "10.25", "COMPLETED", "Title", "[i]"):
+    for word in ("mamba-2m", "模型", "[b]", "words", "[/b]", "10.25", "COMPLETED", "Title", "[i]"):
         assert word in text
+    assert text.count("x") - text.count("\x1b") <= 30
 
 
-def test_a_terminal_without_colours_gets_none(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_columns")
+def test_a_terminal_without_colours_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR and a dumb terminal are heeded, at any width."""
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in on_terminal((TABLE,))
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b" not in on_terminal((TABLE,))
-    assert columns
 
 
 def test_a_narrow_terminal_gets_folded_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not fit is folded within its column, and no character of it is lost."""
+    """What does not fit is folded between words, within its column; what cannot be is left to the terminal."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
-    table = Table((Column("a"), Column("b")), (Row(("x" * 30, "yz")),))
-    lines = re.sub("\x1b\\[[0-9;]*m", "", on_terminal((table,))).splitlines()
-    assert sum(line.count("x") for line in lines) == 30
-    assert max(map(len, lines)) <= 20
+
+    def lines(text: str) -> list[str]:
+        table = Table((Column("a"), Column("b")), (Row((text, "yz")),))
+        return re.sub("\x1b\\[[0-9;]*m", "", on_terminal((table,))).splitlines()
+
+    words = lines("one two three four five six")
+    assert max(map(len, words)) <= 20
+    assert words[1].endswith("yz")
+    assert " ".join(line[:14].strip().removesuffix("yz").strip() for line in words[1:]) == "one two three four five six"
+    assert lines("x" * 30)[1] == "x" * 30 + "  yz"

@@ -62,6 +62,12 @@ def test_a_number_in_text_is_the_number(value: float) -> None:
 def test_differences_carry_their_sign() -> None:
     """A rise has a plus, a fall a minus, and what rounds to nothing neither."""
     assert [signed(value, 2) for value in (1.25, -1.25, 0.001, -0.001)] == ["+1.25", "-1.25", "0.00", "0.00"]
+    assert [signed(value) for value in (5426048.0, -281.7756, 0.0, math.nan)] == [
+        "+5426048.0",
+        "-281.776",
+        "0.0",
+        "NaN",
+    ]
 
 
 def test_units_are_those_of_the_record() -> None:
