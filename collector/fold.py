@@ -94,7 +94,8 @@ class Fold:
         self._experiment.duration_s = finish.duration_s
         phases: dict[str, float] = {}
         for phase in finish.phases:
-            phases[phase.phase] = phases.get(phase.phase, 0.0) + phase.duration_s
+            before = phases.get(phase.phase)
+            phases[phase.phase] = phase.duration_s if before is None else before + phase.duration_s
         self._experiment.phases.extend(pb.PhaseDuration(phase=name, duration_s=s) for name, s in phases.items())
         if finish.HasField("reorder_summary"):
             self._experiment.reorder_summary.CopyFrom(finish.reorder_summary)

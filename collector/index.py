@@ -12,8 +12,7 @@ from typing import Protocol
 
 import orjson
 
-from collector.lines import Line, LineError, Record, decode_line
-from collector.wire import EVENTS_KEY
+from collector.lines import EVENTS_KEY, Line, LineError, Record, decode_line
 
 _AFTER_ALL = "\U0010ffff"
 

@@ -134,7 +134,7 @@ class Inflight:
         return copy
 
     def _connect(self, path: Path) -> None:
-        new = not path.exists()
+        new = not path.exists() or path.stat().st_size == 0
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._writer = connection
         if new:
@@ -143,7 +143,8 @@ class Inflight:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=2000")
         connection.execute("PRAGMA journal_size_limit=67108864")
-        if new:
+        if connection.execute("PRAGMA user_version").fetchone() == (0,):
+            # A new one, or one whose making was cut short.
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version={_VERSION}")
             sync_directory(path.parent)

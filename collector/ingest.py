@@ -25,7 +25,7 @@ from collector.errors import (
 )
 from collector.index import Entry
 from collector.inflight import Batch, Inflight, Running
-from collector.lines import Record
+from collector.lines import EVENTS_KEY, Record
 
 logger = logging.getLogger(__name__)
 
@@ -272,14 +272,16 @@ class Ingest:
         """Give a finished experiment its line; the error where that cannot be done now."""
         try:
             record = self._codec.fold_record(experiment_id, self._inflight.batches(experiment_id))
+            if record.get(EVENTS_KEY) != self._running[experiment_id].committed:
+                raise StoreUnavailableError(f"events of experiment {experiment_id} are missing: restart the collector")
             entry = self._ledger.append(record)
         except RetryError as error:
             logger.error("the line of experiment %s: %s", experiment_id, error)
-            self._unfolded.add(experiment_id)
+            self._defer(experiment_id)
             return error
         except Exception:  # As in _commit_safely: its events stay on disk.
             logger.exception("the line of experiment %s", experiment_id)
-            self._unfolded.add(experiment_id)
+            self._defer(experiment_id)
             return StoreUnavailableError(f"experiment {experiment_id} could not be written: see the collector's log")
         self._unfolded.discard(experiment_id)
         del self._running[experiment_id]
@@ -287,10 +289,13 @@ class Ingest:
         self._ledger.changed()
         return None
 
+    def _defer(self, experiment_id: str) -> None:
+        self._unfolded.add(experiment_id)
+        self._next_try = time.monotonic() + _HOUSEKEEPING_S
+
     def _housekeep(self) -> None:
         now = time.monotonic()
         if self._unfolded and (now >= self._next_try or self._stopping):
-            self._next_try = now + _HOUSEKEEPING_S
             for experiment_id in list(self._unfolded):
                 self._fold(experiment_id)
         read = [name for name, (until, entry) in self._kept.items() if now > until or not self._followed(entry)]

@@ -28,6 +28,8 @@ import orjson
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Record = dict[str, Json]
 
+# How many events an experiment sent: by it repeats are recognized after the events themselves are gone.
+EVENTS_KEY = "events"
 CHECKSUM_KEY = "crc32c"
 _CHECKSUM_START = b',"crc32c":"'
 _CHECKSUM_LENGTH = len(_CHECKSUM_START) + 8 + len(b'"}')
@@ -166,6 +168,7 @@ def iterate_lines(chunks: Iterator[bytes], offset: int, max_bytes: int) -> Itera
 
 __all__ = [
     "CHECKSUM_KEY",
+    "EVENTS_KEY",
     "Json",
     "Line",
     "LineError",

@@ -71,6 +71,10 @@ class LogFile:
         """Bytes in the file now, whole lines or not."""
         return os.fstat(self._fd).st_size if self._fd >= 0 else 0
 
+    def has_more(self) -> bool:
+        """Whether there are bytes behind the last line that is known."""
+        return self.size() > self.committed if self._fd >= 0 else self.path.exists()
+
     def read(self, offset: int, length: int) -> bytes:
         """Bytes as they stand in the file; fewer where it has become shorter."""
         return b"".join(self.chunks(offset, offset + length))

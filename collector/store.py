@@ -143,7 +143,7 @@ class Store:
 
     def refresh(self) -> None:
         """Take in whole lines that another program has appended; while we append ourselves there is nothing to see."""
-        if self._log.size() != self._log.committed and self._log_lock.acquire(blocking=False):
+        if self._log.has_more() and self._log_lock.acquire(blocking=False):
             try:
                 self._log.refresh()
                 self._index_new_lines()
@@ -205,7 +205,9 @@ class Store:
             yield entry
             return
         for piece in pieces:
-            yield entry_from_line(self._index.count(), offset, len(piece), piece)
+            # All but the last end in the byte that was a newline.
+            text = piece if piece is pieces[-1] else piece[:-1]
+            yield entry_from_line(self._index.count(), offset, len(text), text)
             offset += len(piece)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
 
-from collector.lines import Json, Record
+from collector.lines import EVENTS_KEY, Json, Record
 from collector.wire_results import results_from_json, results_to_json
 from collector.wire_stats import stats_from_json, stats_to_json
 from collector.wire_values import (
@@ -25,7 +25,6 @@ from collector.wire_values import (
 )
 
 SCHEMA_VERSION = 1
-EVENTS_KEY = "events"
 
 _CONFIG: Typed = (
     ("model", "string"),
@@ -49,6 +48,7 @@ _FREE: Mapping[str, Json] = {
     "model_size_bytes": {},
     "artifact": None,
 }
+_INT64 = range(-(2**63), 2**63)
 _STATUSES: Mapping[str, pb.ExperimentStatus] = {
     "RUNNING": pb.EXPERIMENT_STATUS_RUNNING,
     "COMPLETED": pb.EXPERIMENT_STATUS_COMPLETED,
@@ -195,7 +195,7 @@ def _take_counts(experiment: pb.Experiment, rest: dict[str, Json]) -> None:
             seconds = double_from_json(item)
             if key == "phases" and seconds is not None:
                 experiment.phases.add(phase=name, duration_s=seconds)
-            elif key == "dropped" and isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:
+            elif key == "dropped" and isinstance(item, int) and not isinstance(item, bool) and item in _INT64:
                 experiment.dropped.add(kind=name, count=item)
             else:
                 left[name] = item
@@ -241,7 +241,6 @@ def upsert_fields(target: Any, source: Iterable[pb.Field]) -> None:
 
 __all__ = [
     "CONFIG_KEYS",
-    "EVENTS_KEY",
     "REORDER_KEYS",
     "SCHEMA_VERSION",
     "corrupt_experiment",
