@@ -138,7 +138,8 @@ class DeviceRunner:
             if not reusable:
                 self._drop_worker()
             self._end(run)
-            self._prepare_worker()
+            if not self._jobs.stopping:
+                self._prepare_worker()
         self._drop_worker()
 
     def _prepare_worker(self) -> None:

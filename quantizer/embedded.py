@@ -1,11 +1,11 @@
 """The collector inside this process, for a local store: the same one as the remote one, on an ephemeral endpoint."""
 
 import errno
+import logging
 import threading
 from pathlib import Path
 
-from collector.embedded import LocalCollector, open_local
-from collector.errors import CollectorError
+from collector.embedded import CollectorError, LocalCollector, open_local
 from quantizer.errors import CollectorAwayError, QuantizerError
 from quantizer.spool import is_disk_trouble
 
@@ -21,6 +21,8 @@ class LocalEndpoint:
         self._lock = threading.Lock()
         self._collector: LocalCollector | None = None
         self._closed = False
+        # Its troubles reach the user as ours, once; not as lines of a log besides.
+        logging.getLogger("collector").addHandler(logging.NullHandler())
 
     def check(self) -> None:
         """Open the store before anything heavy happens.

@@ -53,6 +53,7 @@ class Job:
     Attributes:
         spec: the serialized specification, as it was submitted.
         history: what was told; `forgotten` events before it are no longer kept.
+        sequence: the how-manieth submission it was.
     """
 
     experiment_id: str
@@ -72,11 +73,12 @@ class Job:
     cancel_reason: str = ""
     history: deque[JobEvent] = field(default_factory=deque)
     forgotten: int = 0
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job at one moment. `queue_position`: jobs before it."""
+    """A job at one moment. `queue_position`: jobs before it; `sequence`: the how-manieth submission it was."""
 
     experiment_id: str
     spec: bytes
@@ -89,6 +91,7 @@ class JobView:
     results: ExperimentResults
     error: str
     summary: str
+    sequence: int
     queue_position: int
 
 
@@ -101,6 +104,7 @@ class Jobs:
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
         self._by_request: dict[str, Job] = {}
+        self._submissions = 0
         self._stopping = ""
 
     # --- those who submit and watch ----------------------------------------------------------------------------------
@@ -133,6 +137,8 @@ class Jobs:
             waiting = sum(other.state is JobState.QUEUED for other in self._jobs.values())
             if waiting >= MOST_QUEUED:
                 raise QueueFullError(f"{waiting} jobs are waiting already: submit it again later")
+            self._submissions += 1
+            job.sequence = self._submissions
             self._jobs[job.experiment_id] = job
             if job.request_id:
                 self._by_request[job.request_id] = job
@@ -205,6 +211,12 @@ class Jobs:
             return True
 
     # --- those who run them ------------------------------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more jobs are taken."""
+        with self._changed:
+            return bool(self._stopping)
 
     def take(self, device: str) -> Job | None:
         """The next job that `device` may run, waiting for one; None: the quantizer stops."""
@@ -292,6 +304,7 @@ class Jobs:
             job.results,
             job.error,
             job.summary,
+            job.sequence,
             before,
         )
 

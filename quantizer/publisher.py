@@ -98,9 +98,12 @@ class Publisher:
     def close(self) -> None:
         """Wait, within bounds, until what can be sent is sent; stop."""
         self._stop.set()
+        self._adopter.join(1.0)
         self._own.drain(total_s=DRAIN_S, away_s=DRAIN_AWAY_S)
+        until = time.monotonic() + DRAIN_AWAY_S
         for sender in self._others.values():
-            sender.drain(total_s=DRAIN_AWAY_S, away_s=DRAIN_AWAY_S)
+            if not sender.reason:
+                sender.drain(total_s=until - time.monotonic(), away_s=DRAIN_AWAY_S, keep_trying=1)
         for sender in (self._own, *self._others.values()):
             sender.close()
 

@@ -26,11 +26,19 @@ PROGRESS_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where a finished experiment's record is. `number` of its line; None where it is not delivered (yet)."""
+    """Where a finished experiment's record is.
+
+    Attributes:
+        delivered: the collector has all of it.
+        number: of its line, where the collector has told it.
+        lost: neither the collector nor the disk could take all of it.
+        collector, spool: their names.
+    """
 
     experiment_id: str
     delivered: bool
     number: int | None
+    lost: bool
     collector: str
     spool: str
 
@@ -91,6 +99,7 @@ class Recorder:
             SpoolError: `log_dir` cannot be written.
         """
         self._warn = warn
+        self._lost: set[str] = set()
         self._spool = Spool(log_dir / "spool", on_trouble=warn)
         self._target = collector or LOCAL_TARGET
         self._endpoint: Endpoint = FixedEndpoint(collector) if collector else open_local()
@@ -190,7 +199,8 @@ class Recorder:
     def delivery(self, experiment_id: str) -> Delivery:
         """Where an experiment's record is now."""
         delivered, number = self._publisher.delivered(experiment_id)
-        return Delivery(experiment_id, delivered, number, self._endpoint.name, str(self._spool.directory))
+        lost = experiment_id in self._lost
+        return Delivery(experiment_id, delivered, number, lost, self._endpoint.name, str(self._spool.directory))
 
     def close(self) -> None:
         """Send what can be sent within bounds, leave the rest in the spool."""
@@ -198,7 +208,7 @@ class Recorder:
         self._writer.join(FLUSH_S)
         try:
             self._publisher.close()
-            self._spool.close()
+            self._lost.update(self._spool.close())
         except Exception as error:  # noqa: BLE001 - recording never harms an experiment
             self._warn(f"the record could not be closed ({type(error).__name__}: {error})")
 

@@ -280,14 +280,14 @@ class Sender:
 
     def _send_pending(self, session: Session, experiment_id: str) -> None:
         while events := self._spool.events(experiment_id, BURST_EVENTS):
-            before, after = events[0].offset, events[0].offset
+            before, after, line = events[0].offset, events[0].offset, None
             for committed, number in session.append(experiment_id, batches_of(events, self._spool.lost(experiment_id))):
-                after = max(after, committed)
+                after, line = max(after, committed), number if number is not None else line
                 self._spool.acknowledge(experiment_id, committed)
                 self._progressed()
-                if number is not None:
-                    self._delivered(experiment_id, number)
-                    return
+            if line is not None:
+                self._delivered(experiment_id, line)
+                return
             if after <= before:
                 raise CollectorAwayError("it acknowledges nothing")
             self._in_step[experiment_id] = time.monotonic() + HEARTBEAT_S

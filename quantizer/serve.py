@@ -184,8 +184,8 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     names = ", ".join(device.name for device in server.devices)
     shown = f"[{options.host}]" if ":" in options.host else options.host
     print(
-        f"quantizer: listening on {shown}:{server.port}, devices {names}, models below "
-        f"{options.model_root.resolve()}, recording with {where}",
+        f"quantizer: listening on {shown}:{server.port} (devices {names}; models below "
+        f"{options.model_root.resolve()}; recording with {where})",
         flush=True,
     )
     stopping.wait()

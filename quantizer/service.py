@@ -163,13 +163,15 @@ class Operations(OperationsServicer):  # type: ignore[misc]  # the generated cla
             _invalid(context, "page_size", f"page_size must not be below 0, not {request.page_size}")
         jobs = self.jobs.all()
         if request.page_token:
-            # Ids sort by the time they were made, as the jobs do: a page goes on after one, though it be forgotten.
-            jobs = [job for job in jobs if job.experiment_id > request.page_token]
+            # A page goes on after a submission, though that be forgotten by now.
+            if not (request.page_token.isascii() and request.page_token.isdecimal()):
+                _invalid(context, "page_token", "page_token is none that this quantizer gave: leave it empty")
+            jobs = [job for job in jobs if job.sequence > int(request.page_token[:18])]
         size = min(request.page_size or DEFAULT_PAGE, MOST_PAGE)
         page = jobs[:size]
         return operations_pb2.ListOperationsResponse(
             operations=[operation_message(job) for job in page],
-            next_page_token=page[-1].experiment_id if len(jobs) > size else "",
+            next_page_token=str(page[-1].sequence) if len(jobs) > size else "",
         )
 
     def WaitOperation(

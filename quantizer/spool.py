@@ -230,24 +230,35 @@ class Spool:
         except sqlite3.Error as error:  # Still full: the next sender finds that the collector has it, and forgets it.
             self._on_trouble(f"the spool in {self.directory} cannot be written ({error})")
 
-    def close(self) -> None:
-        """Let go of everything; what was kept in memory goes to disk if the disk takes it now."""
+    def close(self) -> list[str]:
+        """Let go of everything; what was kept in memory goes to disk if the disk takes it now.
+
+        Returns:
+            The experiments of which events are lost because it does not.
+        """
+        lost = []
         with self._lock:
-            if self._memory is not None and self._disk is not None:
-                for experiment_id in self._held:
-                    try:
-                        self._disk.adopt_from(self._memory, experiment_id)
-                    except sqlite3.Error as error:
-                        self._on_trouble(
-                            f"events kept in memory are lost: {self.directory} cannot be written ({error})"
-                        )
-            for lock, _ in self._held.values():
+            for experiment_id in self._held:
+                try:
+                    if self._memory is not None:
+                        self._keep_on_disk(self._memory, experiment_id)
+                except (sqlite3.Error, OSError) as error:
+                    lost.append(experiment_id)
+                    self._on_trouble(f"events kept in memory are lost: {self.directory} cannot be written ({error})")
+            for experiment_id, (lock, _) in self._held.items():
                 if lock is not None:
-                    lock.release(remove=False)
+                    lock.release(remove=experiment_id in lost)
             self._held.clear()
             for tables in (self._memory, self._disk):
                 if tables is not None:
                     tables.close()
+        return lost
+
+    def _keep_on_disk(self, memory: SpoolTables, experiment_id: str) -> None:
+        if self._disk is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._disk = self._open(self.directory / "spool.sqlite")
+        self._disk.adopt_from(memory, experiment_id)
 
 
 def _code(error: sqlite3.Error) -> int:

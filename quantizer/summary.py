@@ -31,6 +31,11 @@ def recorded(delivery: Delivery) -> str:
     if delivery.delivered:
         number = "" if delivery.number is None else f"number {delivery.number}, "
         return f"Recorded         {number}id {delivery.experiment_id}, in {delivery.collector}"
+    if delivery.lost:
+        return (
+            f"Recorded         NO: {delivery.collector} is away, and the disk of {delivery.spool} takes nothing more. "
+            "Keep this summary"
+        )
     return (
         f"Recorded         not yet: {delivery.collector} is away. The record (id {delivery.experiment_id}) is kept in "
         f"{delivery.spool} and sent by the next run, or by `quantizer spool flush`"

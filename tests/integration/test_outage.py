@@ -224,7 +224,9 @@ def test_a_quantizer_killed_in_the_middle_is_told_as_failed(words: list[str], tm
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_is_recorded_as_cancelled(number: signal.Signals, code: int, words: list[str], tmp_path: Path) -> None:
+def test_a_stopped_run_is_recorded_as_cancelled(
+    number: signal.Signals, code: int, words: list[str], tmp_path: Path
+) -> None:
     """Ctrl-C and SIGTERM end the experiment, its record says so, and no traceback is shown."""
     long_run = [word if word != "4" else "512" for word in words]
     process = started("quantizer.entry", *long_run, "--log_dir", str(tmp_path))
