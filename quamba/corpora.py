@@ -21,6 +21,8 @@ from quamba.errors import DataError
 from quamba.hub import hub_file
 
 ASSETS_VARIABLE = "QLOG_ASSETS"
+CALIBRATION_SOURCES = ("pile", "builtin")
+PERPLEXITY_TEXTS = ("wikitext2", "wikitext2_joined", "gutenberg")
 PASSAGE_CHARACTERS = 2400
 PILE_REPOSITORY, PILE_FILE = "monology/pile-uncopyrighted", "val.jsonl.zst"
 WIKITEXT_REPOSITORY, WIKITEXT_FILE = "Salesforce/wikitext", "wikitext-2-raw-v1/test-00000-of-00001.parquet"
@@ -86,7 +88,7 @@ def calibration_documents(source: str, num: int, shuffle_seed: int | None = None
     return CalibrationDocuments(
         texts=tuple(text for _, text in chosen),
         ids=tuple(number for number, _ in chosen),
-        source=source if source in ("builtin", "pile") else Path(source).name,
+        source=source if source in CALIBRATION_SOURCES else Path(source).name,
         digest=_digest(text for _, text in chosen),
         requested=num,
         seed=shuffle_seed,
@@ -113,7 +115,7 @@ def perplexity_text(name: str) -> str:
         return "\n\n".join(_wikitext_rows())
     path = Path(name)
     if not path.is_file():
-        raise DataError(f"perplexity data {name!r} is neither wikitext2, wikitext2_joined, gutenberg nor a text file")
+        raise DataError(f"perplexity data {name!r} is neither {', '.join(PERPLEXITY_TEXTS)} nor a text file")
     if path.suffix == ".jsonl":
         return "\n\n".join(text for _, text in _numbered(name))
     return _read_text(path)
@@ -242,6 +244,8 @@ def _digest(texts: Iterator[str]) -> str:
 
 __all__ = [
     "ASSETS_VARIABLE",
+    "CALIBRATION_SOURCES",
+    "PERPLEXITY_TEXTS",
     "CalibrationDocuments",
     "assets_folder",
     "calibration_documents",
