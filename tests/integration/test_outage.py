@@ -6,6 +6,7 @@ The collectors here are real ones, in processes of their own where they are kill
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +99,11 @@ def test_a_collector_killed_in_the_middle_and_started_again(
             until(lambda: acknowledged(recording) >= 3, "the collector has acknowledged some")
             first.send_signal(signal.SIGKILL)
             first.wait()
-            until(lambda: recording._recorder._publisher._own.reason != "", "the sender has noticed")
-            stack.append(collector(tmp_path / "there", port))
-            stack[0].__enter__()
+            second.enter_context(collector(tmp_path / "there", port))
 
-        stack: list[Any] = []
         at_the_second_tensor.append(kill_and_restart)
-        try:
+        with ExitStack() as second:
             assert run(words, tmp_path / "here", "--collector", address) == 0
-        finally:
-            for server in stack:
-                server.__exit__(None, None, None)
     (record,) = records(tmp_path / "there")
     assert numbers(record) == numbers(undisturbed)
     assert record["dropped"] == {}
