@@ -1,0 +1,124 @@
+"""The command line: what it prints, how it refuses, how it ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from qlog.v1 import collector_pb2 as wire
+
+from collector.entry import cli
+from collector.lock import read_holder
+from collector.store import LOCK_NAME
+from tests.collector.builders import connected, new_id, requests, whole
+
+COMMAND = [sys.executable, "-W", "error", "-m", "collector.entry"]
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_collector_serves_until_it_is_told_to_stop(log_dir, end):
+    """One line when it is ready; a signal drains it: exit 0, nothing on stderr, everything kept, the lock free."""
+    experiment_id = new_id()
+    for experiments in (0, 1):
+        with subprocess.Popen(
+            [*COMMAND, "serve", "--port", "0", "--log-dir", str(log_dir)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            line = process.stdout.readline()
+            found = re.fullmatch(
+                rf"collector: listening on (127\.0\.0\.1:\d+), store {log_dir}/\S+\.jsonl, {experiments} experiments\n",
+                line,
+            )
+            assert found, line + process.stderr.read()
+            assert read_holder(log_dir / LOCK_NAME).endpoint == found[1]
+            with connected(found[1]) as (stub, _):
+                watch = stub.WatchExperiments(wire.WatchExperimentsRequest(), timeout=60)
+                answers = list(stub.AppendExperiment(requests(experiment_id, whole()), timeout=30))
+                assert answers[-1].number == 0
+                process.send_signal(end)
+                out, err = process.communicate(timeout=30)
+                watch.cancel()
+            assert (process.returncode, out, err) == (0, "", "")
+    assert read_holder(log_dir / LOCK_NAME) is None
+
+
+def test_a_second_collector_says_who_has_the_store_or_the_port(log_dir, tmp_path):
+    """One line on stderr, exit 1."""
+    with subprocess.Popen(
+        [*COMMAND, "--log_dir", str(log_dir), "serve", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        port = int(re.search(r":(\d+),", process.stdout.readline())[1])
+        locked = run("serve", "--port", 0, "--log_dir", log_dir)
+        assert (locked.returncode, locked.stdout) == (1, "")
+        assert re.fullmatch(
+            rf"collector: the store {log_dir} is held by process {process.pid} on \S+, "
+            rf"collector at 127\.0\.0\.1:{port}: [^\n]*\n",
+            locked.stderr,
+        )
+        busy = run("serve", "--port", port, QLOG_LOG_DIR=str(tmp_path / "other"))
+        assert (busy.returncode, busy.stdout) == (1, "")
+        assert re.fullmatch(rf"collector: cannot listen on 127\.0\.0\.1:{port}: [^\n]*\n", busy.stderr)
+        assert (tmp_path / "other").is_dir()
+        process.terminate()
+
+
+def test_other_machines_are_not_listened_to_unless_told():
+    """Addresses beyond loopback need --insecure: exit 2 without; unknown ones exit 1."""
+    for host in ("0.0.0.0", "::", ""):
+        refused = CliRunner().invoke(cli, ["serve", "--host", host])
+        assert refused.exit_code == 2
+        assert "--insecure" in refused.output
+    unknown = run("serve", "--host", "no.such.host.invalid")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr == "collector: cannot listen on 'no.such.host.invalid': no such address\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve", "--port", "70000"], ["serve", "--port", "x"], ["serv"], ["serve", "x"]]
+)
+def test_wrong_usage_is_exit_2(arguments):
+    """As everywhere."""
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_directory_that_cannot_be_used_is_exit_1(tmp_path):
+    """One line that says what to do."""
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        ran = run("serve", "--port", 0, "--log_dir", path)
+        assert ran.returncode == 1
+        assert re.fullmatch(r"collector: the log directory [^\n]+\n", ran.stderr)
+
+
+def test_help_has_examples_and_the_version_is_told():
+    """--help on both levels, -h too; --version."""
+    for arguments in (["--help"], ["serve", "--help"], ["serve", "-h"]):
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 0
+        assert "Examples:" in result.output
+        assert "collector serve" in result.output
+    assert re.fullmatch(r"collector, version \d+\.\d+\S*\n", CliRunner().invoke(cli, ["--version"]).output)
+
+
+def test_a_listener_that_was_there_first_keeps_its_port(log_dir):
+    """A port that some other program listens on is not shared with it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = run("serve", "--port", taken.getsockname()[1], "--log_dir", log_dir)
+    assert ran.returncode == 1
+    assert "cannot listen" in ran.stderr
