@@ -25,7 +25,8 @@ class RunConfig:
     Attributes:
         model: as the user gave it.
         model_path: where it is read from.
-        calib_data: "" means: pile for a model from a hub, else builtin.
+        calib_data: as the user gave it; "" means: pile for a model from a hub, else builtin.
+        calib_path, ppl_paths: the same, with files where they are read from.
         calib_data_num, limit: as --testing leaves them.
     """
 
@@ -38,6 +39,7 @@ class RunConfig:
     percentile_alpha: float | None
     observer: str
     calib_data: str
+    calib_path: str
     calib_data_num: int
     calib_seqlen: int
     batch_size: int
@@ -49,6 +51,7 @@ class RunConfig:
     eval_generation: bool
     eval_ppl: bool
     ppl_datasets: tuple[str, ...]
+    ppl_paths: tuple[str, ...]
     tasks: tuple[str, ...]
     limit: int | None
     eval_baseline: bool
@@ -80,8 +83,8 @@ class RunConfig:
             "calib_data_num": self.calib_data_num,
             "calib_seqlen": self.calib_seqlen,
             "quantize": self.quantize,
-            "observer": self.observer,
-            "calib_data": self.calib_data,
+            "observer": self.observer if self.quantize else None,
+            "calib_data": self.calib_data if self.quantize else None,
             "shuffle_seed": self.shuffle_seed,
             "stats_layers": self.stats_layers.text,
             "batch_size": self.batch_size,
@@ -154,6 +157,7 @@ class _Reader:
         quantize, testing = bool(options["quantize"]), bool(options["testing"])
         calib_data_num = self._at_least("calib_data_num", 1)
         limit = None if options["limit"] is None else self._at_least("limit", 1)
+        data_sets = self._names("ppl_dataset")
         config = RunConfig(
             model=model,
             model_path=model,
@@ -164,6 +168,7 @@ class _Reader:
             percentile_alpha=self._alpha(),
             observer=self._observer(),
             calib_data=self._text("calib_data"),
+            calib_path=self._text("calib_data"),
             calib_data_num=min(calib_data_num, TESTING_CALIBRATION) if testing else calib_data_num,
             calib_seqlen=self._at_least("calib_seqlen", 1),
             batch_size=self._at_least("batch_size", 1),
@@ -174,7 +179,8 @@ class _Reader:
             fewshot=self._at_least("fewshot", 0),
             eval_generation=bool(options["eval_generation"]),
             eval_ppl=bool(options["eval_ppl"]),
-            ppl_datasets=self._names("ppl_dataset"),
+            ppl_datasets=data_sets,
+            ppl_paths=data_sets,
             tasks=self._names("task_list"),
             limit=min(limit or TESTING_DOCUMENTS, TESTING_DOCUMENTS) if testing else limit,
             eval_baseline=bool(options["eval_baseline"]),

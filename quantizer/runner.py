@@ -133,8 +133,8 @@ class _Run:
         # Data first: what cannot be fetched is found before the model is.
         documents = None
         if config.quantize:
-            documents = calibration_documents(config.calib_data, config.calib_data_num, config.shuffle_seed)
-        if config.eval_ppl and "wikitext2" in config.ppl_datasets:
+            documents = calibration_documents(config.calib_path, config.calib_data_num, config.shuffle_seed)
+        if config.eval_ppl and "wikitext2" in config.ppl_paths:
             perplexity_text("wikitext2")
         loaded = load_model(config.model_path, config.device)
         self.sizes = {"before": size_bytes(loaded.model), "after": size_bytes(loaded.model)}
@@ -202,18 +202,19 @@ class _Run:
                 several = len(config.shots) > 1 and shots > 0
                 tasks.append(replace(report, task=f"{report.task}@{shots}shot") if several else report)
                 yield results_of(tasks, ppl)
-        for data_set in config.ppl_datasets if config.eval_ppl else ():
-            measured = perplexity(loaded, data_set, batch_size=config.batch_size, max_windows=config.max_windows)
-            for measurement in self._progressing(measured, prefix):
-                ppl.append(measurement)
+        data_sets = zip(config.ppl_datasets, config.ppl_paths, strict=True) if config.eval_ppl else ()
+        for name, path in data_sets:
+            measured = perplexity(loaded, path, batch_size=config.batch_size, max_windows=config.max_windows)
+            for measurement in self._progressing(measured, prefix, f"perplexity:{name}"):
+                ppl.append(replace(measurement, data_set=name))
                 yield results_of(tasks, ppl)
 
-    def _progressing(self, reports: Iterator[ProgressReport | R], prefix: str) -> Iterator[R]:
+    def _progressing(self, reports: Iterator[ProgressReport | R], prefix: str, phase: str = "") -> Iterator[R]:
         # Closed at once when the experiment is stopped: an evaluation may work in a thread of its own.
         with closing(cast("Generator[ProgressReport | R, None, None]", reports)):
             for report in reports:
                 if isinstance(report, ProgressReport):
-                    self.emit(Progressed(replace(report, phase=prefix + report.phase)))
+                    self.emit(Progressed(replace(report, phase=prefix + (phase or report.phase))))
                 else:
                     yield report
 

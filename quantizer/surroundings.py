@@ -54,8 +54,9 @@ class _Examiner:
         path, from_hub = self._find_model()
         if config.shots:
             self._guard("task_list", lambda: check_tasks(config.tasks))
-        data_sets = self._perplexity_data() if config.eval_ppl else config.ppl_datasets
-        calib_data = self._calibration_data(from_hub) if config.quantize else config.calib_data
+        ppl_paths = self._perplexity_data() if config.eval_ppl else config.ppl_datasets
+        calib_data = config.calib_data or ("pile" if from_hub else "builtin")
+        calib_path = self._calibration_data(calib_data) if config.quantize else calib_data
         device = config.device
         if self._root is None:  # A job's device is settled when one is free.
             self._guard("device", lambda: resolve_device(config.device))
@@ -63,7 +64,9 @@ class _Examiner:
             raise SpecError(tuple(self._violations))
         if self._root is None:
             device = str(resolve_device(config.device))
-        return replace(config, model_path=path, device=device, calib_data=calib_data, ppl_datasets=data_sets)
+        return replace(
+            config, model_path=path, device=device, calib_data=calib_data, calib_path=calib_path, ppl_paths=ppl_paths
+        )
 
     def _find_model(self) -> tuple[str, bool]:
         """Where the model is, and whether that is the hub."""
@@ -110,8 +113,7 @@ class _Examiner:
             for name in self._config.ppl_datasets
         )
 
-    def _calibration_data(self, from_hub: bool) -> str:
-        name = self._config.calib_data or ("pile" if from_hub else "builtin")
+    def _calibration_data(self, name: str) -> str:
         if name in _NAMED_CALIBRATION:
             return name
         path = self._file("calib_data", name, _NAMED_CALIBRATION)
