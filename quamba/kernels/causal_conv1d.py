@@ -21,17 +21,16 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, context: Tenso
     Returns:
         float32 [Bt, L, C].
     """
-    batch, length, channels = x.shape
-    width = weight.shape[1]
-    before = x.new_zeros(batch, width - 1, channels) if context is None else context
-    padded = torch.cat([before, x], dim=1)
-    out = torch.empty(batch, length, channels, dtype=x.dtype, device=x.device)
+    length, width = x.shape[1], weight.shape[1]
     taps = weight.t().contiguous()
-    torch.mul(padded[:, :length], taps[0], out=out)
-    for k in range(1, width):
-        out.addcmul_(padded[:, k : k + length], taps[k])
-    if bias is not None:
-        out.add_(bias)
+    out = x * taps[-1] if bias is None else torch.addcmul(bias, x, taps[-1])
+    for back in range(1, min(width, length)):
+        out[:, back:].addcmul_(x[:, :-back], taps[-1 - back])
+    if context is not None:
+        for back in range(1, width):
+            # The first `back` outputs reach that far behind the first input.
+            reached = min(back, length)
+            out[:, :reached].addcmul_(context[:, width - 1 - back : width - 1 - back + reached], taps[-1 - back])
     return out
 
 

@@ -85,10 +85,9 @@ def _scan_rows(
         dt = torch.nn.functional.pad(dt, (0, 0, 0, padding))
     chunks = (length + padding) // chunk
     per_group = nheads // groups
-    # [b, c, H, Q] for what belongs to heads, [b, c, G, Q, N] for what belongs to groups.
-    dt = dt.view(batch, chunks, chunk, nheads).transpose(2, 3)
-    x = x.view(batch, chunks, chunk, nheads, headdim).transpose(2, 3)
-    B = B.view(batch, chunks, chunk, groups, n).transpose(2, 3)
+    x = x.view(batch, chunks, chunk, nheads, headdim)
+    dt = dt.view(batch, chunks, chunk, nheads).transpose(2, 3).contiguous()  # [b, c, H, Q]
+    B = B.view(batch, chunks, chunk, groups, n).transpose(2, 3)  # [b, c, G, Q, N]
     C = C.view(batch, chunks, chunk, groups, n).transpose(2, 3)
     # The exponents are differences of sums. Sums in float64, split into a float32 and what it leaves, keep near pairs
     # of tokens exact however large the sums have grown.
@@ -98,30 +97,29 @@ def _scan_rows(
     to_end = torch.exp((exact[..., -1:] - exact).to(dt.dtype))
 
     # 1. what each chunk adds to the state: sum_t exp(c_last - c_t) dt_t x_t B_t^T              [b, c, H, P, N]
-    weighted = (x * (dt * to_end)[..., None]).view(batch, chunks, groups, per_group, chunk, headdim)
-    added = torch.matmul(weighted.transpose(-1, -2), B[:, :, :, None]).view(batch, chunks, nheads, headdim, n)
+    # Heads of a group share B and C, so that they are one product.
+    weighted = (x * (dt * to_end).transpose(2, 3)[..., None]).reshape(batch, chunks, chunk, groups, per_group * headdim)
+    added = torch.matmul(weighted.permute(0, 1, 3, 4, 2), B).reshape(batch, chunks, nheads, headdim, n)
     # 2. the states handed from chunk to chunk
     decay = torch.exp(cumulative[..., -1])[..., None, None]
-    passed = [state]
+    states = x.new_empty(batch, chunks + 1, nheads, headdim, n)
+    states[:, 0] = state
     for j in range(chunks):
-        passed.append(torch.addcmul(added[:, j], decay[:, j], passed[-1]))
-    states = torch.stack(passed, dim=1)
-    # 3. pairs inside a chunk: (C_t . B_s) exp(c_t - c_s) for s <= t. Decays only shrink, so that c_t - c_s > 0 marks
+        torch.addcmul(added[:, j], decay[:, j], states[:, j], out=states[:, j + 1])
+    # 3. what the state before the chunk contributes: exp(c_t) C_t . S
+    before = states[:, :-1].reshape(batch, chunks, groups, per_group * headdim, n)
+    y = torch.matmul(C, before.transpose(-1, -2)).reshape(batch, chunks, groups, chunk, per_group, headdim)
+    y = y.transpose(2, 3).reshape(x.shape).mul_(torch.exp(cumulative).transpose(2, 3)[..., None])
+    # 4. pairs inside a chunk: (C_t . B_s) exp(c_t - c_s) for s <= t. Decays only shrink, so that c_t - c_s > 0 marks
     # s > t, which the masked scores remove: cutting the exponent at 0 keeps it finite and costs less than a mask.
     scores = torch.matmul(C, B.transpose(-1, -2)).tril_()[:, :, :, None]
     pairs = (cumulative[..., :, None] - cumulative[..., None, :]).clamp_(max=0.0).exp_()
-    pairs = pairs.view(batch, chunks, groups, per_group, chunk, chunk).mul_(scores).view(-1, chunk, chunk)
-    inputs = torch.mul(x, (dt * torch.exp(-rest))[..., None], out=x.new_empty(x.shape))
-    y = (
-        torch.bmm(pairs, inputs.view(-1, chunk, headdim))
-        .view(batch, chunks, nheads, chunk, headdim)
-        .mul_(torch.exp(rest)[..., None])
-    )
-    # 4. what the state before the chunk contributes: exp(c_t) C_t . S
-    before = states[:, :-1].view(batch, chunks, groups, per_group, headdim, n)
-    carried = torch.matmul(C[:, :, :, None], before.transpose(-1, -2)).view(y.shape)
-    y.addcmul_(carried, torch.exp(cumulative)[..., None])
-    return y.transpose(2, 3).reshape(batch, length + padding, nheads, headdim)[:, :length], states
+    pairs = pairs.view(batch, chunks, groups, per_group, chunk, chunk).mul_(scores).reshape(-1, chunk, chunk)
+    heads = (batch, chunks, nheads, chunk, headdim)
+    inputs = torch.mul(x.transpose(2, 3), (dt * torch.exp(-rest))[..., None], out=x.new_empty(heads))
+    inside = torch.bmm(pairs, inputs.view(-1, chunk, headdim)).view(heads)
+    y.addcmul_(inside.transpose(2, 3), torch.exp(rest).transpose(2, 3)[..., None])
+    return y.reshape(batch, length + padding, nheads, headdim)[:, :length], states
 
 
 def chunk_scan_reference(

@@ -71,11 +71,7 @@ def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
     files = find_weight_files(directory)
     check_weight_files(files)
     model = build_model(config, read_weights(files), str(directory))
-    tokenizer = load_tokenizer(directory)
-    if tokenizer.vocab_size > model.embedding.shape[0]:
-        raise ModelError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {model.embedding.shape[0]}"
-        )
+    tokenizer = load_tokenizer(directory, vocab_size=model.embedding.shape[0])
     unique = {buffer.data_ptr(): buffer.numel() for buffer in model.buffers()}
     return LoadedModel(
         name=name_or_path,

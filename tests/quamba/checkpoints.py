@@ -38,7 +38,7 @@ def random_state_dict(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor
     """Weights of plausible sizes for a config of `small_config`."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int, std: float = 0.3) -> Tensor:
+    def normal(*shape: int, std: float = 0.2) -> Tensor:
         return torch.randn(*shape, generator=generator) * std
 
     ssm = config["ssm_cfg"]
