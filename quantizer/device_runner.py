@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from quantizer.events import Began, Finished, JobEvent, LogLine, Status
-from quantizer.jobs import Job, Jobs, JobState
+from quantizer.job import Job, JobState
+from quantizer.jobs import Jobs
 from quantizer.outcome import Outcome
 from quantizer.recorder import Recorder, Recording
 from quantizer.summary import summary

@@ -1,7 +1,9 @@
 """The devices that `quantizer serve` runs jobs on."""
 
+import multiprocessing
 import os
 import platform
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,15 @@ def find_devices(wanted: str) -> tuple[Device, ...]:
         raise SpecError(
             (Violation("devices", f"--devices {wanted}: name some of {', '.join(sorted(known))}, each once, or auto"),)
         )
-    return tuple(_describe(name) for name in names)
+    return _described(tuple(names))
+
+
+def _described(names: tuple[str, ...]) -> tuple[Device, ...]:
+    if names == ("cpu",):
+        return (_describe("cpu"),)
+    # In a process of its own: asking a GPU for its name takes hundreds of megabytes of it, for as long as one lives.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        return tuple(executor.map(_describe, names))
 
 
 def serves(asked: str, device: str) -> bool:

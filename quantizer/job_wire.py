@@ -11,7 +11,7 @@ from qlog.v1.options import default_of
 from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quantizer.events import JobEvent, LogLine
-from quantizer.jobs import JobState, JobView
+from quantizer.job import JobState, JobView
 from quantizer.wire import event_message, options_of, progress_message, results_message, timestamp_message
 
 OPERATION_PREFIX = "operations/"

@@ -11,6 +11,7 @@ import click
 from quantizer.config import RunConfig
 from quantizer.console import Console
 from quantizer.embedded import LocalEndpoint
+from quantizer.environment import describe
 from quantizer.events import ExperimentEvent
 from quantizer.ids import new_experiment_id
 from quantizer.recorder import Recorder
@@ -37,6 +38,8 @@ def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str |
     config = examine(config)
     from quantizer.runner import run_experiment
 
+    # Now: it starts a program (git), which is better done before gRPC has threads.
+    environment = describe(config.device)
     console = Console(verbose=config.verbose)
     local = LocalEndpoint(log_dir)
     try:
@@ -51,7 +54,9 @@ def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str |
                 console.show(event)
                 recording.record(event)
 
-            outcome = run_experiment(config, experiment_id=experiment_id, command=command, emit=emit)
+            outcome = run_experiment(
+                config, experiment_id=experiment_id, command=command, environment=environment, emit=emit
+            )
             console.end()
     finally:
         console.end()

@@ -7,7 +7,7 @@ The runner tells what happens to a callback and knows nothing of who listens: th
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -26,7 +26,6 @@ from quamba.models.loading import LoadedModel, load_model
 from quamba.reports import LayerReport, PerplexityReport, ProgressReport, TaskReport
 from quantizer.clock import PhaseClock
 from quantizer.config import SEED, RunConfig
-from quantizer.environment import describe
 from quantizer.errors import ExperimentCancelledError, ExperimentFailedError
 from quantizer.events import (
     Began,
@@ -51,6 +50,7 @@ def run_experiment(
     *,
     experiment_id: str,
     command: str,
+    environment: Mapping[str, Any],
     emit: Emit,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -60,6 +60,7 @@ def run_experiment(
         config: examined (`quantizer.surroundings.examine`).
         experiment_id: its id.
         command: what the user typed.
+        environment: where it runs (`quantizer.environment.describe`).
         emit: called with every event, from this thread; Began first, Finished last, whatever happens.
         check_cancelled: called often; raises ExperimentCancelledError to stop.
 
@@ -76,7 +77,7 @@ def run_experiment(
             now,
             command,
             config.record(),
-            describe(config.device),
+            environment,
         )
     )
     try:
@@ -198,9 +199,12 @@ class _Run:
                 loaded, config.tasks, num_fewshot=shots, limit=config.limit, batch_size=config.batch_size
             )
             for report in self._progressing(reports, prefix):
-                # Twice the same task, with and without examples: two names.
-                several = len(config.shots) > 1 and shots > 0
-                tasks.append(replace(report, task=f"{report.task}@{shots}shot") if several else report)
+                earlier = [task.num_fewshot for task in tasks if task.task.partition("@")[0] == report.task]
+                if report.num_fewshot in earlier:
+                    continue  # It fixes its examples itself: asked again, it is the same.
+                # The same task with other examples needs a name of its own.
+                name = f"{report.task}@{report.num_fewshot}shot" if earlier else report.task
+                tasks.append(replace(report, task=name))
                 yield results_of(tasks, ppl)
         data_sets = zip(config.ppl_datasets, config.ppl_paths, strict=True) if config.eval_ppl else ()
         for name, path in data_sets:

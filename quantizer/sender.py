@@ -5,7 +5,6 @@ it has come (GetAppendStatus), and sending goes on from there, so nothing is twi
 side was restarted. An experiment leaves the spool when it has finished and all of it is acknowledged.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +13,12 @@ from typing import Protocol
 
 from quantizer.endpoints import Endpoint
 from quantizer.errors import CollectorAwayError, DeliveryError, ExperimentRefusedError, OffsetGapError
+from quantizer.pacing import Pacing
 from quantizer.rpc import AppendStatus, Batch
 from quantizer.spool import HeldExperiment, Spool
 from quantizer.wire import batches_of, last_words
 
-GATHER_S = 0.25
-GATHER_EVENTS = 64
 HEARTBEAT_S = 30.0
-BACKOFF_FIRST_S = 0.25
-BACKOFF_MOST_S = 30.0
 BURST_EVENTS = 2048
 
 
@@ -58,17 +54,14 @@ class Sender:
         self._connect = connect
         self._on_trouble = on_trouble
         self._on_delivered = on_delivered
-        self._jitter = random.Random()  # noqa: S311 - of its own: the experiment's seed stays untouched
         self._wake = threading.Condition()
-        self._fresh = 0
-        self._urgent = True
+        self._pacing = Pacing()
         self._stop = False
-        self._retry_at = 0.0
-        self._failures = 0
         self._reached = False
         self._last_progress = time.monotonic()
         self._session: Session | None = None
-        self._in_step: dict[str, float] = {}
+        # When each experiment that is in step with the collector is to be heard of next.
+        self._heartbeats: dict[str, float] = {}
         self._refused: dict[str, str] = {}
         self._reason = ""
         self._thread = threading.Thread(target=self._run, name="qlog-sender", daemon=True)
@@ -82,8 +75,7 @@ class Sender:
     def notify(self, count: int, *, urgent: bool = False) -> None:
         """There are `count` more events in the spool."""
         with self._wake:
-            self._fresh += count
-            self._urgent = self._urgent or urgent
+            self._pacing.add(count, time.monotonic(), urgent=urgent)
             self._wake.notify_all()
 
     def pending(self) -> list[HeldExperiment]:
@@ -120,14 +112,12 @@ class Sender:
         attempts = keep_trying + (1 if self.endpoint.may_move else 0)
         began = time.monotonic()
         with self._wake:
-            self._failures = 0
-            self._retry_at = 0.0
-            self._urgent = True
+            self._pacing.hurry()
             self._last_progress = began
             self._wake.notify_all()
             while self._thread.is_alive() and self.pending():
                 now = time.monotonic()
-                if now >= began + total_s or self._failures >= attempts:
+                if now >= began + total_s or self._pacing.failures >= attempts:
                     return False
                 if not self._reached and now >= self._last_progress + away_s:
                     return False
@@ -161,28 +151,18 @@ class Sender:
     def _wait(self) -> bool:
         """Until there is something to do; False: stop."""
         with self._wake:
-            gathering_since: float | None = None
             while not self._stop:
                 now = time.monotonic()
-                if self._fresh and gathering_since is None:
-                    gathering_since = now
-                gathered = gathering_since is not None and now >= gathering_since + GATHER_S
-                due = self._urgent or gathered or self._fresh >= GATHER_EVENTS or now >= self._next_heartbeat()
-                if due and now >= self._retry_at:
-                    self._fresh, self._urgent = 0, False
+                wait_s = self._pacing.wait_s(now, min(self._heartbeats.values(), default=now + HEARTBEAT_S))
+                if wait_s == 0.0:
+                    self._pacing.begin()
                     return True
-                wakes = [self._retry_at] if due else [self._next_heartbeat()]
-                if gathering_since is not None and not due:
-                    wakes.append(gathering_since + GATHER_S)
-                self._wake.wait(max(0.001, min(wakes) - now))
+                self._wake.wait(wait_s)
             return False
-
-    def _next_heartbeat(self) -> float:
-        return min(self._in_step.values(), default=time.monotonic() + HEARTBEAT_S)
 
     def _succeeded(self) -> None:
         with self._wake:
-            self._failures = 0
+            self._pacing.succeed()
             self._reason = ""
             self._wake.notify_all()
 
@@ -192,17 +172,10 @@ class Sender:
         with self._wake:
             if self._stop:
                 return
-            self._failures += 1
             self._reached = False
             self._reason = reason
-            failures = self._failures
-            if failures == 1 and self.endpoint.may_move:
-                delay = 0.0
-            else:
-                longest = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures - 1, 10))
-                delay = longest * self._jitter.uniform(0.5, 1.0)
-            self._retry_at = time.monotonic() + delay
-            self._urgent = True
+            self._pacing.fail(time.monotonic(), at_once=self.endpoint.may_move)
+            failures = self._pacing.failures
             self._wake.notify_all()
         if failures > 1:  # The first may be a restart that is over in a moment.
             self._on_trouble(reason)
@@ -210,7 +183,7 @@ class Sender:
     def _drop_session(self) -> None:
         with self._wake:
             session, self._session = self._session, None
-            self._in_step.clear()
+            self._heartbeats.clear()
         if session is not None:
             session.close()
 
@@ -245,7 +218,7 @@ class Sender:
         except ExperimentRefusedError as error:
             with self._wake:
                 self._refused[held.row.id] = str(error)
-                self._in_step.pop(held.row.id, None)
+                self._heartbeats.pop(held.row.id, None)
                 self._wake.notify_all()
             if not held.orphan:
                 self._on_trouble(f"it refuses the experiment's events: {error}")
@@ -254,12 +227,12 @@ class Sender:
         experiment_id = held.row.id
         for _ in range(3):  # Gaps mend themselves by asking again; not for ever.
             try:
-                if experiment_id not in self._in_step and self._get_in_step(session, held):
+                if experiment_id not in self._heartbeats and self._get_in_step(session, held):
                     return
                 self._send_pending(session, experiment_id)
                 return
             except OffsetGapError as error:
-                self._in_step.pop(experiment_id, None)
+                self._heartbeats.pop(experiment_id, None)
                 gap = error
         raise CollectorAwayError(f"its offsets do not settle: {gap}")
 
@@ -275,7 +248,7 @@ class Sender:
         self._spool.acknowledge(experiment_id, status.committed_offset)
         if held.orphan and not held.row.ended:
             self._spool.append([(experiment_id, *last_words(held.row.touched - held.row.created))])
-        self._in_step[experiment_id] = time.monotonic() + HEARTBEAT_S
+        self._heartbeats[experiment_id] = time.monotonic() + HEARTBEAT_S
         return False
 
     def _send_pending(self, session: Session, experiment_id: str) -> None:
@@ -290,7 +263,7 @@ class Sender:
                 return
             if after <= before:
                 raise CollectorAwayError("it acknowledges nothing")
-            self._in_step[experiment_id] = time.monotonic() + HEARTBEAT_S
+            self._heartbeats[experiment_id] = time.monotonic() + HEARTBEAT_S
         row = next((held.row for held in self._spool.held() if held.row.id == experiment_id), None)
         if row is None:
             return
@@ -299,15 +272,15 @@ class Sender:
             if not status.finished:
                 raise CollectorAwayError("it has every event of an experiment and no record of it")
             self._delivered(experiment_id, status.number)
-        elif time.monotonic() >= self._in_step[experiment_id]:
+        elif time.monotonic() >= self._heartbeats[experiment_id]:
             for _ in session.append(experiment_id, [Batch(row.next_offset, ())]):
                 self._progressed()
-            self._in_step[experiment_id] = time.monotonic() + HEARTBEAT_S
+            self._heartbeats[experiment_id] = time.monotonic() + HEARTBEAT_S
 
     def _delivered(self, experiment_id: str, number: int | None) -> None:
         self._spool.remove(experiment_id)
         with self._wake:
-            self._in_step.pop(experiment_id, None)
+            self._heartbeats.pop(experiment_id, None)
         self._on_delivered(experiment_id, number)
         self._progressed()
 

@@ -21,7 +21,8 @@ from quantizer.devices import Device, find_devices, serves
 from quantizer.embedded import LocalEndpoint
 from quantizer.errors import QuantizerError, SpecError, Violation
 from quantizer.events import Began, Finished, Status
-from quantizer.jobs import Job, Jobs
+from quantizer.job import Job
+from quantizer.jobs import Jobs
 from quantizer.recorder import Recorder
 from quantizer.service import Operations, Quantizer, Streams
 from quantizer.settings import Settings

@@ -22,8 +22,9 @@ from qlog.v1.quantizer_pb2_grpc import QuantizerServiceServicer
 from quantizer.devices import Device, serves
 from quantizer.errors import SpecError, Violation
 from quantizer.ids import new_experiment_id
+from quantizer.job import Job, JobState, JobView, QueueFullError, RequestReusedError, StoppingError
 from quantizer.job_wire import OPERATION_PREFIX, command_of, operation_message, watch_message
-from quantizer.jobs import Job, Jobs, JobState, JobView, QueueFullError, RequestReusedError, StoppingError
+from quantizer.jobs import Jobs
 from quantizer.model_list import list_models
 from quantizer.surroundings import examine
 from quantizer.wire import config_of

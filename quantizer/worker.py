@@ -17,6 +17,7 @@ from typing import TextIO
 
 from quantizer.config import RunConfig
 from quantizer.console import describe_layer
+from quantizer.environment import describe
 from quantizer.errors import ExperimentCancelledError, QuantizerError
 from quantizer.events import ExperimentEvent, JobEvent, LayerMeasured, LogLine
 from quantizer.outcome import Outcome
@@ -134,6 +135,7 @@ def work(connection: "Connection[FromWorker, ToWorker]") -> None:
                 start.config,
                 experiment_id=start.experiment_id,
                 command=start.command,
+                environment=describe(start.config.device),
                 emit=emit,
                 check_cancelled=pipe.check_cancelled,
             )

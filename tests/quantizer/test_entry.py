@@ -193,3 +193,16 @@ def test_an_empty_spool_is_told_and_made_by_nobody(tmp_path: Path, capsys: pytes
         assert run_command(["spool", verb, "--log_dir", str(tmp_path / "logs")]) == 0
         assert "nothing waits" in capsys.readouterr().out
     assert not (tmp_path / "logs").exists()
+
+
+def test_one_task_with_and_without_examples_is_two_results(inputs: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Zero-shot and few-shot in one run do not overwrite each other; the headline is the first's."""
+    words = ["run", str(inputs[0]), "--eval_zero_shot", "--eval_few_shot", "--fewshot", "2", "--limit", "4"]
+    assert run([*words, "--task_list", "gutenberg_cloze"], tmp_path / "logs") == 0
+    (record,) = records(tmp_path / "logs")
+    tasks = record["results"]["tasks"]
+    assert {name: task["num_fewshot"] for name, task in tasks.items()} == {
+        "gutenberg_cloze": 0,
+        "gutenberg_cloze@2shot": 2,
+    }
+    assert record["results"]["accuracy"] == tasks["gutenberg_cloze"]["acc"]

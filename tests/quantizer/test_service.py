@@ -22,8 +22,8 @@ from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quantizer import device_runner
 from quantizer.errors import QuantizerError, SpecError
+from quantizer.job import JobState
 from quantizer.job_wire import STATES
-from quantizer.jobs import JobState
 from quantizer.serve import QuantizerServer, ServeOptions, check_host
 from quantizer.settings import Settings
 from tests.quamba.checkpoints import small_config, write_checkpoint
