@@ -15,7 +15,7 @@ SEED = 1234
 TESTING_DOCUMENTS, TESTING_CALIBRATION, TESTING_WINDOWS = 100, 16, 8
 OBSERVERS = ("ema", "exact", "minmax")
 _MOST_TEXT = 4096
-_MOST_ITEMS = 256
+_MOST_ITEMS = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class Quantizer(QuantizerServiceServicer):
             abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry=True)
         except StoppingError as error:
             abort(context, grpc.StatusCode.UNAVAILABLE, "STOPPING", str(error), retry=True)
+        except Exception as error:  # noqa: BLE001 - whatever was sent, the answer is a status of ours
+            abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", f"internal error: {type(error).__name__}: {error}")
 
     def WatchExperiment(
         self, request: pb.WatchExperimentRequest, context: grpc.ServicerContext

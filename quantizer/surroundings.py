@@ -74,10 +74,15 @@ class _Examiner:
         from quamba.models.loading import check_model, is_hub_id
 
         name = self._config.model
-        path = str(Path(name).expanduser() if self._root is None else self._below_root("model", name))
-        # "models/nosuch" is meant as a path where there is a directory "models".
-        hub = is_hub_id(name) and not Path(path).exists() and not Path(path).parent.is_dir()
-        if not hub and not Path(path).exists():
+        try:
+            path = str(Path(name).expanduser() if self._root is None else self._below_root("model", name))
+            there = Path(path).exists()
+            # "models/nosuch" is meant as a path where there is a directory "models".
+            hub = not there and is_hub_id(name) and not Path(path).parent.is_dir()
+        except (OSError, RuntimeError) as error:  # A name too long, a home that nobody has.
+            self._wrong("model", f"model {name[:64]!r} cannot be a path ({error}): give a directory or a hub id")
+            return name, False
+        if not hub and not there:
             where = f" below {self._root}" if self._root is not None else ""
             self._wrong(
                 "model", f"no model {name!r}{where}: give a directory with config.json and weights, or a hub id"
@@ -103,7 +108,11 @@ class _Examiner:
 
     def _file(self, field: str, name: str, alternatives: tuple[str, ...]) -> str:
         path = Path(name) if self._root is None else self._below_root(field, name)
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError:
+            there = False
+        if not there:
             self._wrong(field, f"{field} {name!r} is neither {', '.join(alternatives)} nor a file")
         return str(path)
 

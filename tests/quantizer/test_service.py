@@ -311,6 +311,9 @@ def test_operations_are_listed_in_pages(client: Client) -> None:
         ("/etc", {}, "spec.model"),
         ("link", {}, "spec.model"),
         ("a\0b", {}, "spec.model"),
+        ("x" * 300, {}, "spec.model"),
+        ("~nobody-of-that-name/model", {}, "spec.model"),
+        ("plain", {"eval_ppl": True, "ppl_dataset": "x" * 300}, "spec.ppl_dataset"),
         ("", {}, "spec.model"),
     ],
 )
