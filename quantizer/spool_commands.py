@@ -65,8 +65,9 @@ def flush_spool(log_dir: Path, collector: str | None) -> str:
             sent += _send(spool, endpoint, target)
     finally:
         spool.close()
-    left = f"; {running} still run and are sent by their own process" if running else ""
-    return f"sent {sent} experiments{left}" if sent or running else f"nothing waits in {log_dir / 'spool'}"
+    left = f"; of {running} more the process is alive and sends them itself" if running else ""
+    plural = "" if sent == 1 else "s"
+    return f"sent {sent} experiment{plural}{left}" if sent or running else f"nothing waits in {log_dir / 'spool'}"
 
 
 def _open(log_dir: Path) -> Spool:
