@@ -45,7 +45,7 @@ def recorded(delivery: Delivery) -> str:
 def _configuration(config: RunConfig) -> list[str]:
     if not config.quantize:
         return [f"Model            {config.model}", "Quantization     none"]
-    alpha = "default" if config.percentile_alpha is None else f"{config.percentile_alpha:g}"
+    alpha = "default" if config.percentile_alpha is None else str(config.percentile_alpha)
     return [
         f"Model            {config.model}",
         f"Quantization     W{config.w_bits}A{config.a_bits}",

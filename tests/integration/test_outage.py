@@ -202,8 +202,16 @@ def started_code(program: str, *words: str) -> Any:
 def test_a_quantizer_killed_in_the_middle_is_told_as_failed(words: list[str], tmp_path: Path) -> None:
     """kill -9 of the quantizer leaves a spool; a flush ends its record, with what was measured until then."""
     log_dir = str(tmp_path / "here")
-    long_run = [word if word != "4" else "512" for word in words]
-    process = started("quantizer.entry", *long_run, "--log_dir", log_dir, "--collector", f"127.0.0.1:{free_port()}")
+    process = started(
+        "quantizer.entry",
+        *words,
+        "--calib_data_num",
+        "512",
+        "--log_dir",
+        log_dir,
+        "--collector",
+        f"127.0.0.1:{free_port()}",
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("calibrate"):
@@ -223,8 +231,7 @@ def test_a_stopped_run_is_recorded_as_cancelled(
     number: signal.Signals, code: int, words: list[str], tmp_path: Path
 ) -> None:
     """Ctrl-C and SIGTERM end the experiment, its record says so, and no traceback is shown."""
-    long_run = [word if word != "4" else "512" for word in words]
-    process = started("quantizer.entry", *long_run, "--log_dir", str(tmp_path))
+    process = started("quantizer.entry", *words, "--calib_data_num", "512", "--log_dir", str(tmp_path))
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("calibrate"):

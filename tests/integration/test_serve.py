@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture
-def running(root: Path, tmp_path: Path) -> Iterator[Running]:
-    store = tmp_path / "store"
+@contextmanager
+def programs(root: Path, directory: Path) -> Iterator[Running]:
+    store = directory / "store"
     with serving("collector.entry", "serve", "--port", "0", "--log_dir", str(store)) as (_, collector):
-        words = ["serve", "--port", "0", "--model_root", str(root), "--log_dir", str(tmp_path / "logs")]
+        words = ["serve", "--port", "0", "--model_root", str(root), "--log_dir", str(directory / "logs")]
         with serving("quantizer.entry", *words, "--collector", collector, "--devices", "cpu") as (process, address):
             client = Running(process, address, root, store)
             yield client
             client.channel.close()
+
+
+@pytest.fixture(scope="module")
+def running(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """For tests that leave the service as they found it."""
+    with programs(root, tmp_path_factory.mktemp("shared")) as client:
+        yield client
+
+
+@pytest.fixture
+def ending(root: Path, tmp_path: Path) -> Iterator[Running]:
+    """For tests that end the service."""
+    with programs(root, tmp_path) as client:
+        yield client
 
 
 def test_a_job_gives_the_same_numbers_as_a_run(running: Running, root: Path, tmp_path: Path) -> None:
@@ -138,26 +153,26 @@ def test_a_job_is_cancelled_while_it_runs(running: Running) -> None:
     assert running.record(name)["status"] == "CANCELLED"
 
 
-def test_sigterm_ends_what_runs_and_leaves_nobody_behind(running: Running) -> None:
+def test_sigterm_ends_what_runs_and_leaves_nobody_behind(ending: Running) -> None:
     """The running job is recorded as CANCELLED, the process ends with 0, and so do its workers."""
-    name = running.submit(documents=512)
-    running.until_calibrating(name)
-    workers = running.workers()
-    running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(60) == 0
-    assert running.record(name)["error"] == "the quantizer was stopped"
+    name = ending.submit(documents=512)
+    ending.until_calibrating(name)
+    workers = ending.workers()
+    ending.process.send_signal(signal.SIGTERM)
+    assert ending.process.wait(60) == 0
+    assert ending.record(name)["error"] == "the quantizer was stopped"
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers are gone")
 
 
-def test_a_killed_service_leaves_no_worker_and_its_job_is_ended_by_the_next(running: Running, tmp_path: Path) -> None:
+def test_a_killed_service_leaves_no_worker_and_its_job_is_ended_by_the_next(ending: Running, tmp_path: Path) -> None:
     """kill -9 of the service: workers end by themselves; the next program on that spool finishes the record."""
-    name = running.submit(documents=512)
-    running.until_calibrating(name)
-    workers = running.workers()
-    running.process.kill()
-    running.process.wait()
+    name = ending.submit(documents=512)
+    ending.until_calibrating(name)
+    workers = ending.workers()
+    ending.process.kill()
+    ending.process.wait()
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers are gone")
     from quantizer.entry import run_command
 
     assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "logs")]) == 0
-    assert running.record(name)["error"] == "the process ended without finishing"
+    assert ending.record(name)["error"] == "the process ended without finishing"
