@@ -12,8 +12,8 @@ from queue import SimpleQueue
 import grpc
 from qlog.v1 import collector_pb2
 
+from collector.batches import Batch
 from collector.errors import CollectorError, DrainingError
-from collector.inflight import Batch
 from collector.ingest import Receipt
 from collector.limits import MAX_PENDING_PER_STREAM
 from collector.rpc import Gate

@@ -75,17 +75,17 @@ def open_local(log_dir: Path, *, read_only: bool = False, allow_network_fs: bool
         if read_only:
             holder = current_holder(lock_path)
             if holder is None:
-                return _serve(log_dir, read_only=True, allow_network_fs=allow_network_fs)
+                return _serve_readable(log_dir)
         else:
             try:
                 return _serve(log_dir, read_only=False, allow_network_fs=allow_network_fs)
             except PermissionError:
-                return _serve_unwritable(log_dir)
+                return _serve_readable(log_dir, or_made=True)
             except LockedError:
                 holder = read_holder(lock_path)
         if holder is not None and holder.endpoint and _reachable(holder):
             return LocalCollector(holder.endpoint, store_path, None, read_only=False)
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (holder is not None and not holder.on_this_host):
             raise LockedError(
                 f"the store {log_dir} is held by {holder or 'another process'}, whose collector does not answer: "
                 "stop that process, or give --collector HOST:PORT"
@@ -121,10 +121,10 @@ def _serve(log_dir: Path, *, read_only: bool, allow_network_fs: bool) -> LocalCo
     return LocalCollector(server.endpoint, store.path, server, read_only=read_only)
 
 
-def _serve_unwritable(log_dir: Path) -> LocalCollector:
-    if not log_dir.is_dir():
-        raise StoreAccessError(f"the log directory {log_dir} cannot be made: permission denied; choose another")
+def _serve_readable(log_dir: Path, *, or_made: bool = False) -> LocalCollector:
     try:
+        if or_made and not log_dir.is_dir():
+            raise StoreAccessError(f"the log directory {log_dir} cannot be made: permission denied; choose another")
         return _serve(log_dir, read_only=True, allow_network_fs=False)
     except PermissionError as error:
         raise StoreAccessError(f"the log directory {log_dir} cannot be read: {error.strerror}") from None

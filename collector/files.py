@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def name_aside(path: Path, kind: str) -> Path:
+    """A free name beside a file, for what is set aside: PATH.KIND-TIME, with a number behind it where that exists."""
+    stem = f"{path.name}.{kind}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    candidate, count = path.with_name(stem), 1
+    while candidate.exists():
+        candidate, count = path.with_name(f"{stem}-{count}"), count + 1
+    return candidate
+
+
 def storage_error(error: OSError, doing: str) -> RetryError:
     """The collector's error for one of the operating system's."""
     if error.errno in _FULL:
@@ -43,4 +53,4 @@ def storage_error(error: OSError, doing: str) -> RetryError:
     return StoreUnavailableError(f"{doing}: {error.strerror or error}; nothing acknowledged is lost")
 
 
-__all__ = ["FileLayer", "storage_error", "sync_directory"]
+__all__ = ["FileLayer", "name_aside", "storage_error", "sync_directory"]

@@ -100,10 +100,10 @@ class Index(Protocol):
         """The line with that number."""
 
     def by_id(self, experiment_id: str) -> Entry | None:
-        """The first line of that experiment."""
+        """The first line of that experiment, by its id in lower case."""
 
     def ids_with_prefix(self, prefix: str, limit: int) -> list[str]:
-        """Up to `limit` ids that begin so, in order."""
+        """Up to `limit` ids that begin so, in order; all in lower case."""
 
     def page(self, start: int, limit: int, *, descending: bool) -> list[Entry]:
         """Up to `limit` lines from number `start` on, upwards or downwards."""
@@ -127,9 +127,10 @@ class MemoryIndex:
         # In this order: other threads read meanwhile.
         self._entries.append(entry)
         self._corrupt += entry.corrupt
-        if entry.experiment_id and entry.experiment_id not in self._numbers:
-            self._numbers[entry.experiment_id] = entry.number
-            bisect.insort(self._ids, entry.experiment_id)
+        name = entry.experiment_id.lower()
+        if name and name not in self._numbers:
+            self._numbers[name] = entry.number
+            bisect.insort(self._ids, name)
 
     def count(self) -> int:
         """See `Index`."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from collector import limits
+from collector.batches import Batch, Running
 from collector.errors import (
     CollectorError,
     DrainingError,
@@ -21,10 +22,11 @@ from collector.errors import (
     InvalidRequestError,
     OffsetGapError,
     RetryError,
+    StoreFullError,
     StoreUnavailableError,
 )
 from collector.index import Entry
-from collector.inflight import Batch, Inflight, Running
+from collector.inflight import Inflight
 from collector.lines import EVENTS_KEY, Record
 
 logger = logging.getLogger(__name__)
@@ -121,7 +123,7 @@ class Ingest:
             self._thread.join()
 
     def running(self) -> dict[str, Running]:
-        """The experiments without a line, in the order of their beginning."""
+        """The experiments without a line, by id."""
         return dict(self._running)
 
     def status(self, experiment_id: str) -> Receipt:
@@ -236,6 +238,8 @@ class Ingest:
                     f"experiment {batch.experiment_id} has ended, with number {entry.number}: it takes no more events"
                 )
             return None
+        if batch.experiment_id not in self._running and len(self._running) + len(staged) >= limits.MAX_RUNNING:
+            raise StoreFullError(f"{limits.MAX_RUNNING} experiments are running already: try again later")
         state = staged.get(batch.experiment_id, self._state(batch))
         if batch.count == 0 or end <= state.committed:
             return None
@@ -271,7 +275,7 @@ class Ingest:
     def _fold(self, experiment_id: str) -> RetryError | None:
         """Give a finished experiment its line; the error where that cannot be done now."""
         try:
-            record = self._codec.fold_record(experiment_id, self._inflight.batches(experiment_id))
+            record = self._codec.fold_record(experiment_id, self._inflight.read_all(experiment_id))
             if record.get(EVENTS_KEY) != self._running[experiment_id].committed:
                 raise StoreUnavailableError(f"events of experiment {experiment_id} are missing: restart the collector")
             entry = self._ledger.append(record)

@@ -25,6 +25,10 @@ MAX_EVENTS = 10_000_000
 MAX_TENSORS = 32_768
 MAX_EXPERIMENT_BYTES = 256 * MIB
 
+# --- all experiments ---
+# Those that have begun and not ended.
+MAX_RUNNING = 10_000
+
 # --- the server ---
 # Streams (appenders, watchers, exports) hold a thread each for as long as they last. They are counted, and the pool
 # has these many threads more for unary calls, so that streams cannot starve those.

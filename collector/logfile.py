@@ -5,14 +5,13 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
 
 from collector.errors import RetryError, StoreAccessError, StoreUnavailableError
-from collector.files import FileLayer, storage_error, sync_directory
+from collector.files import FileLayer, name_aside, storage_error, sync_directory
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +219,7 @@ class LogFile:
 
     def _set_aside(self, size: int) -> None:
         """Copy what stands behind the last newline to a file of its own, and cut it off."""
-        torn = _new_file(self.path, "torn")
+        torn = name_aside(self.path, "torn")
         with torn.open("xb") as copy:
             for chunk in self.chunks(self.committed, size):
                 copy.write(chunk)
@@ -234,15 +233,6 @@ class LogFile:
             size - self.committed,
             torn.name,
         )
-
-
-def _new_file(path: Path, kind: str) -> Path:
-    """PATH.KIND-TIME, with a number behind it where that exists."""
-    stem = f"{path.name}.{kind}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    candidate, count = path.with_name(stem), 1
-    while candidate.exists():
-        candidate, count = path.with_name(f"{stem}-{count}"), count + 1
-    return candidate
 
 
 __all__ = ["LogFile"]

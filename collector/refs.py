@@ -37,7 +37,7 @@ def resolve(store: Store, ref: str, field: str = "ref") -> Entry | str:
             return entry
         if len(text) < _MIN_PREFIX or text.startswith("-"):
             raise NotFoundError(_no_number(text, index.count()))
-    elif not _PREFIX.fullmatch(text) or len(text) < _MIN_PREFIX:
+    elif len(text) < _MIN_PREFIX or not (_PREFIX.fullmatch(text) or index.ids_with_prefix(text, 1)):
         raise InvalidRequestError(
             field,
             f"{ref!r} names no experiment: give its number (0, 1, ..., -1 for the last), its id, or at least the "

@@ -74,9 +74,9 @@ class Server:
 
     def start(self) -> None:
         """Serve."""
-        self._server.start()
         for name in ("", SERVICE_NAME):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server.start()
 
     def stop(self) -> None:
         """Drain and stop: streams end with UNAVAILABLE, what was submitted is stored, the store is closed. Once."""

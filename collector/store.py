@@ -30,6 +30,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from collector.batches import Batch, Running, Stored
 from collector.errors import (
     CorruptLineError,
     LockedError,
@@ -40,7 +41,7 @@ from collector.errors import (
 )
 from collector.files import FileLayer
 from collector.index import Entry, Index, MemoryIndex, entry_from_line, entry_from_record
-from collector.inflight import Batch, Inflight, Running
+from collector.inflight import Inflight
 from collector.ingest import Codec, Done, Ingest, Ledger, Receipt
 from collector.limits import MAX_LINE_BYTES
 from collector.lines import (
@@ -56,6 +57,7 @@ from collector.lines import (
 from collector.lock import StoreLock, read_holder
 from collector.logfile import LogFile
 from collector.mounts import network_file_system
+from collector.snapshot import Snapshot
 from collector.watchers import Watchers
 
 logger = logging.getLogger(__name__)
@@ -82,19 +84,25 @@ class Store:
             if not self.read_only:
                 self._settle_at_open()
             self._index_new_lines()
-            self._inflight = Inflight(log_dir / INFLIGHT_NAME, read_only=self.read_only)
+            # Who only reads has a snapshot and no writer.
+            self._ingest: Ingest | None = None
+            self._events: Inflight | Snapshot
+            if self.read_only:
+                self._events = Snapshot(log_dir / INFLIGHT_NAME)
+            else:
+                self._events = inflight = Inflight(log_dir / INFLIGHT_NAME)
+                ledger = Ledger(self._index.by_id, self._append, self.watchers.changed, self.watchers.behind)
+                self._ingest = Ingest(inflight, ledger, codec)
+                self._ingest.start()
         except BaseException:
             self._log.close()
             raise
-        ledger = Ledger(self._index.by_id, self._append, self.watchers.changed, self.watchers.behind)
-        self._ingest = Ingest(self._inflight, ledger, codec)
-        if not self.read_only:
-            self._ingest.start()
 
     def close(self) -> None:
         """Store what was submitted, close the files, give up the lock."""
-        self._ingest.stop()
-        self._inflight.close()
+        if self._ingest is not None:
+            self._ingest.stop()
+        self._events.close()
         self._log.close()
         if self._lock is not None:
             self._lock.release()
@@ -112,14 +120,20 @@ class Store:
         Raises:
             ReadOnlyError: the store was opened for reading only.
         """
-        if self.read_only:
+        if self._ingest is None:
             raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no experiments")
         self._ingest.submit(batch, done)
 
     def status(self, experiment_id: str) -> Receipt:
         """What is on disk of an experiment."""
-        self.refresh()
-        return self._ingest.status(experiment_id)
+        if self._ingest is not None:
+            self.refresh()
+            return self._ingest.status(experiment_id)
+        state = self._events.running().get(experiment_id)
+        entry = self.index().by_id(experiment_id)
+        if entry is not None:
+            return Receipt(entry.events or 0, entry.number, finished=True)
+        return Receipt(0 if state is None else state.committed)
 
     def _settle_at_open(self) -> None:
         try:
@@ -178,25 +192,39 @@ class Store:
             raise CorruptLineError(f"experiment {entry.number} cannot be read: {where}: {error}") from None
 
     def running(self) -> dict[str, Running]:
-        """Experiments without a line, in the order of their beginning."""
-        return self._ingest.running()
+        """Experiments without a line, by id."""
+        if self._ingest is not None:
+            return self._ingest.running()
+        running = self._events.running()
+        index = self.index()
+        return {name: state for name, state in running.items() if index.by_id(name) is None}
 
-    def events(self, experiment_id: str, offset: int, *, max_bytes: int) -> list[tuple[int, int, bytes]]:
-        """Stored events of an experiment: see `Inflight.read`."""
-        return self._inflight.read(experiment_id, offset, max_bytes=max_bytes)
+    def events(self, experiment_id: str, offset: int, *, max_bytes: int) -> list[Stored]:
+        """Stored events of an experiment: see `collector.batches.read_batches`."""
+        return self._events.read(experiment_id, offset, max_bytes=max_bytes)
 
     def _index_new_lines(self) -> None:
         start, end = self._indexed, self._log.committed
         if start == end:
             return
+        corrupt: list[Entry] = []
         for offset, length, line in iterate_lines(self._log.chunks(start, end), start, MAX_LINE_BYTES):
             if line is not None and is_blank(line):
                 continue
             for entry in self._entries_of(offset, length, line):
                 self._index.add(entry)
                 if entry.corrupt:
-                    logger.warning("%s: experiment %d: %s", self.path, entry.number, entry.error)
+                    corrupt.append(entry)
         self._indexed = end
+        if corrupt:
+            first = corrupt[0]
+            logger.warning(
+                "%s: %d lines cannot be read, the first is number %d: %s",
+                self.path,
+                len(corrupt),
+                first.number,
+                first.error,
+            )
 
     def _entries_of(self, offset: int, length: int, line: bytes | None) -> Iterator[Entry]:
         entry = entry_from_line(self._index.count(), offset, length, line)

@@ -15,10 +15,10 @@ from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
 
+from collector.batches import Batch
 from collector.errors import CollectorError
 from collector.files import FileLayer
 from collector.fold import CODEC, payload_from_events
-from collector.inflight import Batch
 from collector.ingest import Receipt
 from collector.limits import MAX_STREAMS
 from collector.server import Server

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +21,17 @@ from tests.collector.builders import connected, new_id, requests, whole
 COMMAND = [sys.executable, "-W", "error", "-m", "collector.entry"]
 
 
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A collector process; killed at the end, if it still lives."""
+    command = [*COMMAND, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environment}
     command = [*COMMAND, *map(str, arguments)]
@@ -30,12 +43,7 @@ def test_a_collector_serves_until_it_is_told_to_stop(log_dir, end):
     """One line when it is ready; a signal drains it: exit 0, nothing on stderr, everything kept, the lock free."""
     experiment_id = new_id()
     for experiments in (0, 1):
-        with subprocess.Popen(
-            [*COMMAND, "serve", "--port", "0", "--log-dir", str(log_dir)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with started("serve", "--port", 0, "--log-dir", log_dir) as process:
             line = process.stdout.readline()
             found = re.fullmatch(
                 rf"collector: listening on (127\.0\.0\.1:\d+), store {log_dir}/\S+\.jsonl, {experiments} experiments\n",
@@ -56,9 +64,7 @@ def test_a_collector_serves_until_it_is_told_to_stop(log_dir, end):
 
 def test_a_second_collector_says_who_has_the_store_or_the_port(log_dir, tmp_path):
     """One line on stderr, exit 1."""
-    with subprocess.Popen(
-        [*COMMAND, "--log_dir", str(log_dir), "serve", "--port", "0"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started("--log_dir", log_dir, "serve", "--port", 0) as process:
         port = int(re.search(r":(\d+),", process.stdout.readline())[1])
         locked = run("serve", "--port", 0, "--log_dir", log_dir)
         assert (locked.returncode, locked.stdout) == (1, "")
@@ -71,7 +77,6 @@ def test_a_second_collector_says_who_has_the_store_or_the_port(log_dir, tmp_path
         assert (busy.returncode, busy.stdout) == (1, "")
         assert re.fullmatch(rf"collector: cannot listen on 127\.0\.0\.1:{port}: [^\n]*\n", busy.stderr)
         assert (tmp_path / "other").is_dir()
-        process.terminate()
 
 
 def test_other_machines_are_not_listened_to_unless_told():

@@ -137,7 +137,7 @@ def test_events_that_cannot_be_stored_are_not_acknowledged(log_dir):
     experiment_id, events = new_id(), whole(tensors=1000)
     with opened(log_dir) as store:
         record(store)
-        database = store._inflight._writer
+        database = store._events._writer
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count={pages}")
         (refused,) = submit(store, batch(experiment_id, events))

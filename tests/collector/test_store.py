@@ -30,9 +30,9 @@ from tests.collector.builders import (
 )
 
 
-def small_line(text: str, **more: object) -> bytes:
+def small_line(text: str) -> bytes:
     """A short line of our own, for tests that look at every byte."""
-    return encode_line({"command": text, "schema_version": 1, "experiment_id": new_id(), "events": 1, **more})
+    return encode_line({"command": text, "schema_version": 1})
 
 
 def commands(store) -> list[str | None]:
@@ -159,7 +159,7 @@ def test_a_crash_between_the_line_and_the_deletion_leaves_one_line(log_dir):
     events = [begin(), finish()]
     with opened(log_dir):
         pass
-    inflight = Inflight(log_dir / INFLIGHT_NAME, read_only=False)
+    inflight = Inflight(log_dir / INFLIGHT_NAME)
     inflight.add([batch(experiment_id, events)])
     inflight.close()
     line = encode_line(fold_record(experiment_id, [(payload_from_events(events), 2)]))
@@ -175,7 +175,7 @@ def test_a_crash_between_the_finish_and_the_line_leaves_one_line(log_dir):
     experiment_id = new_id()
     with opened(log_dir):
         pass
-    inflight = Inflight(log_dir / INFLIGHT_NAME, read_only=False)
+    inflight = Inflight(log_dir / INFLIGHT_NAME)
     inflight.add([batch(experiment_id, [begin(), stats()]), batch(experiment_id, [finish()], 2)])
     inflight.close()
     with opened(log_dir) as store:
@@ -326,6 +326,31 @@ def test_a_damaged_database_is_moved_aside(log_dir, caplog, damage):
     assert moved[0].name in caplog.text
 
 
+@pytest.mark.parametrize("keep", [100, 5000, 40_000])
+def test_a_database_that_was_cut_is_moved_aside_or_read(log_dir, keep):
+    """Cut anywhere, it keeps nothing closed: experiments go on where it says, or begin anew."""
+    experiment_id = new_id()
+    with opened(log_dir) as store:
+        submit(store, batch(experiment_id, [begin(), *(stats(f"t{i}") for i in range(2000))]))
+    path = log_dir / INFLIGHT_NAME
+    path.write_bytes(path.read_bytes()[:keep])
+    with opened(log_dir) as store:
+        assert store.status(experiment_id).committed_offset in (0, 2001)
+        record(store)
+        assert store.index().count() == 1
+    assert len(list(log_dir.glob("*.corrupt-*"))) == 1
+
+
+def test_many_damaged_lines_are_one_warning(log_dir, caplog):
+    """Somebody's pretty-printed file is not a screen full of complaints."""
+    log_dir.mkdir()
+    (log_dir / LOG_NAME).write_text(json.dumps(json.loads(LEGACY_LINE), indent=2) + "\n")
+    with opened(log_dir) as store:
+        assert store.index().corrupt_count() > 20
+    assert len(caplog.records) == 1
+    assert "lines cannot be read, the first is number 0" in caplog.text
+
+
 def test_lines_that_another_program_appends_are_taken_in(log_dir, store):
     """The earlier logger knows no lock: its lines are served at once, and numbers follow the file."""
     record(store)
@@ -384,6 +409,22 @@ def test_reading_only_sees_what_is_appended_meanwhile(log_dir):
             assert reader.index().count() == 1
             record(writer)
             assert reader.index().count() == 2
+
+
+def test_reading_only_follows_what_another_process_runs(log_dir, monkeypatch):
+    """Experiments that begin, go on and end elsewhere are seen as they do, from a database that is being written."""
+    monkeypatch.setattr("collector.snapshot._RENEW_S", 0.0)
+    first, second = new_id(), new_id()
+    with opened(log_dir, read_only=True) as reader, opened(log_dir) as writer:
+        assert reader.running() == {}
+        submit(writer, batch(first, [begin()]))
+        assert reader.status(first) == Receipt(1)
+        submit(writer, batch(first, [stats(f"t{i}") for i in range(500)], 1), batch(second, [begin()]))
+        assert {name: state.committed for name, state in reader.running().items()} == {first: 501, second: 1}
+        assert [item[:2] for item in reader.events(first, 0, max_bytes=1 << 20)] == [(0, 1), (1, 500)]
+        submit(writer, batch(first, [finish()], 501))
+        assert list(reader.running()) == [second]
+        assert reader.status(first) == Receipt(502, 0, finished=True)
 
 
 def test_a_store_abandoned_at_any_moment_opens_with_everything_acknowledged(log_dir, tmp_path):

@@ -1,0 +1,162 @@
+"""The table of stored events: its rows as values, and the questions asked of it."""
+
+import logging
+import sqlite3
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY,
+    experiment_id TEXT NOT NULL,
+    first_offset INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    tensors INTEGER NOT NULL,
+    finishes INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    UNIQUE (experiment_id, first_offset)
+)
+"""
+INSERT = (
+    "INSERT OR REPLACE INTO batches (experiment_id, first_offset, count, tensors, finishes, payload)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+DELETE = "DELETE FROM batches WHERE experiment_id = ?"
+_ROWS = """
+SELECT experiment_id, first_offset, count, tensors, finishes, length(payload) FROM batches ORDER BY first_offset, id
+"""
+_FROM = (
+    "SELECT first_offset, count, payload FROM batches WHERE experiment_id = ?1 AND first_offset >="
+    " (SELECT coalesce(max(first_offset), 0) FROM batches WHERE experiment_id = ?1 AND first_offset <= ?2)"
+    " ORDER BY first_offset"
+)
+_SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ, which Python has no name for
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive events of one experiment, as they came.
+
+    Attributes:
+        experiment_id: a UUID in lower case.
+        offset: position of the first event.
+        count: of events.
+        tensors: how many of them are statistics.
+        finishes: the last one is the experiment's finish.
+        payload: the events (see `collector.fold`).
+    """
+
+    experiment_id: str
+    offset: int
+    count: int
+    tensors: int
+    finishes: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How far an experiment without a line has come.
+
+    Attributes:
+        committed: events on disk.
+        tensors: statistics among them.
+        size_bytes: of their payloads.
+        finished: its finish is among them.
+    """
+
+    committed: int = 0
+    tensors: int = 0
+    size_bytes: int = 0
+    finished: bool = False
+
+    def with_batch(self, batch: Batch) -> "Running":
+        """After that batch."""
+        return Running(
+            batch.offset + batch.count,
+            self.tensors + batch.tensors,
+            self.size_bytes + len(batch.payload),
+            self.finished or batch.finishes,
+        )
+
+
+# (first offset, count, payload).
+Stored = tuple[int, int, bytes]
+
+
+def check(connection: sqlite3.Connection) -> bool:
+    """Look whether the database is whole.
+
+    Returns:
+        Whether it has no rows.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged (see `is_damage`), or fails.
+    """
+    verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    return connection.execute(f"{_ROWS} LIMIT 1").fetchone() is None
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is wrong, not the disk or the access to it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR) or code == _SHORT_READ
+
+
+def read_running(connection: sqlite3.Connection) -> dict[str, Running]:
+    """How far each experiment has come; what follows a gap is left out."""
+    found: dict[str, Running] = {}
+    gaps: set[str] = set()
+    for experiment_id, first, count, tensors, finishes, size in connection.execute(_ROWS):
+        state = found.get(experiment_id, Running())
+        if first == state.committed and count > 0:
+            found[experiment_id] = Running(
+                first + count, state.tensors + tensors, state.size_bytes + size, state.finished or bool(finishes)
+            )
+        else:
+            gaps.add(experiment_id)
+    for experiment_id in gaps:
+        committed = found.get(experiment_id, Running()).committed
+        logger.warning(
+            "events of experiment %s after %d are missing: its sender has to repeat them", experiment_id, committed
+        )
+    return found
+
+
+def read_batches(connection: sqlite3.Connection, experiment_id: str, offset: int, max_bytes: int) -> list[Stored]:
+    """Stored events from the batch that holds position `offset` on, without gaps.
+
+    Returns:
+        Whole batches: the first, and more up to `max_bytes`.
+    """
+    found: list[Stored] = []
+    wanted, size = offset, 0
+    cursor = connection.execute(_FROM, (experiment_id, offset))
+    for first, count, payload in cursor:
+        size += len(payload)
+        if first > wanted or (found and size > max_bytes):
+            break
+        if first + count > wanted:
+            found.append((first, count, payload))
+            wanted = first + count
+    cursor.close()
+    return found
+
+
+__all__ = [
+    "DELETE",
+    "INSERT",
+    "SCHEMA",
+    "VERSION",
+    "Batch",
+    "Running",
+    "Stored",
+    "check",
+    "is_damage",
+    "read_batches",
+    "read_running",
+]
