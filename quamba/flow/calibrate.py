@@ -71,6 +71,7 @@ class Calibration:
         self.batches = batches
         self.detailed = frozenset(detailed)
         self._alpha = recipe.alpha_for(model.config.d_model)
+        self._documents = sum(len(batch.lengths) for batch in batches)
         self._tokens = sum(int(batch.lengths.sum()) for batch in batches)
         self._states = sum(int(((batch.lengths + STATE_STRIDE - 1) // STATE_STRIDE).sum()) for batch in batches)
         sites = SITES[model.config.family]
@@ -85,7 +86,7 @@ class Calibration:
     def _observer(self, op: str, percentile: bool, detailed: bool) -> Observer:
         total = self._states if op.startswith("ssm_state_act") else self._tokens
         kind = self.recipe.observer if percentile else "minmax"
-        return Observer(kind, self._alpha, total, detailed)
+        return Observer(kind, self._alpha, total, self._documents, detailed)
 
     def run(self) -> Iterator[ProgressReport]:
         """The sweep, reporting documents done after each batch."""

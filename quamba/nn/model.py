@@ -14,7 +14,7 @@ from quamba.nn.norm import RMSNorm
 ModelTap = Callable[[int, str, Tensor, Tensor | None], None]
 
 # On a CPU a batch passes through the layers this many tokens at a time: more leaves the caches, and memory grows.
-_TOKENS_AT_ONCE = 4096
+_TOKENS_AT_ONCE = 2048
 
 
 class Layer(nn.Module):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from quamba.observers.sample import Sample
+from quamba.observers.series import Series
 from quamba.observers.tail import Rank, Tail, largest
 from quamba.qtypes import QMAX, QMIN, scale_of
 from quamba.reports import LayerReport, ValueRange
@@ -37,21 +38,19 @@ class Observer:
         kind: how the clipping interval is chosen.
         percentile_alpha: in (0, 1]; 1.0 is the absolute maximum in every kind.
         total: rows (tokens, or states) that the whole calibration will bring.
+        documents: how many there will be.
         detailed: also keep what a report needs: moments, a sample, how much is clipped.
     """
 
-    def __init__(self, kind: ObserverKind, percentile_alpha: float, total: int, detailed: bool) -> None:
+    def __init__(self, kind: ObserverKind, percentile_alpha: float, total: int, documents: int, detailed: bool) -> None:
         self.kind: ObserverKind = kind
         self.percentile_alpha = 1.0 if kind == "minmax" else percentile_alpha
         self.count = 0
         self._total = total
-        self._minima: list[Tensor] = []
-        self._maxima: list[Tensor] = []
-        self._quantiles: list[Tensor] = []
-        self._sums: list[Tensor] = []
-        self._norms: list[Tensor] = []
+        self._minima, self._maxima = Series(documents), Series(documents)
+        self._quantiles, self._sums, self._norms = Series(documents), Series(documents), Series(documents)
         self._tail: Tail | None = None
-        self._sample = Sample() if detailed else None
+        self._sample = Sample(documents) if detailed else None
 
     def update(self, values: Tensor, counts: Tensor | None) -> None:
         """Look at one batch once, without a copy of it.
@@ -90,9 +89,9 @@ class Observer:
         Raises:
             ValueError: nothing was seen.
         """
-        if not self._minima:
+        if not len(self._minima):
             raise ValueError("the observer has seen nothing: no calibration documents?")
-        low, high = torch.stack(self._minima).min(), torch.stack(self._maxima).max()
+        low, high = self._minima.values().min(), self._maxima.values().max()
         return ValueRange(min=float(low), max=float(high))
 
     def clip(self) -> float:
@@ -102,7 +101,7 @@ class Observer:
         if self.percentile_alpha == 1.0:
             return max(absmax, _MIN_CLIP)
         if self.kind == "ema":
-            return max(_moving_average(torch.cat(self._quantiles)), _MIN_CLIP)
+            return max(_moving_average(self._quantiles.values()), _MIN_CLIP)
         if self._tail is None:
             raise ValueError("the observer has seen nothing: no calibration documents?")
         rank = Rank.of(self.percentile_alpha, self.count)
@@ -120,8 +119,8 @@ class Observer:
         sample = self._sample.values()
         scale = scale_of(clip)
         codes = (sample / scale).round_().clamp_(QMIN, QMAX)
-        mean = float(torch.cat(self._sums).double().sum()) / self.count
-        square = float(torch.cat(self._norms).double().square().sum()) / self.count
+        mean = float(self._sums.values().double().sum()) / self.count
+        square = float(self._norms.values().double().square().sum()) / self.count
         clipped, noise = self._losses(clip, sample, codes * scale)
         return LayerReport(
             name=name,

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from quamba.observers.series import Series
+
 # Elements taken of each document: 2^19 of 512 documents.
 PER_DOCUMENT = 1024
 
@@ -14,20 +16,23 @@ class Sample:
 
     Positions are multiples of about n / golden ratio, modulo n: a low-discrepancy sequence that falls into step with
     no number of channels. The sample depends on the documents alone, not on how they were batched.
+
+    Args:
+        documents: how many are expected.
     """
 
-    def __init__(self) -> None:
-        self._values: list[Tensor] = []
+    def __init__(self, documents: int) -> None:
+        self._values = Series(documents * PER_DOCUMENT)
 
     def update(self, documents: Tensor) -> None:
         """Take from documents [d, T, C]."""
         tokens, channels = documents.shape[1:]
         positions = sample_positions(tokens * channels, documents.device)
-        self._values.append(documents[:, positions // channels, positions % channels].flatten())
+        self._values.append(documents[:, positions // channels, positions % channels])
 
     def values(self) -> Tensor:
         """float32 [n], in the order of the documents."""
-        return torch.cat(self._values)
+        return self._values.values()
 
 
 def sample_positions(n: int, device: torch.device) -> Tensor:

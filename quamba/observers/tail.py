@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quamba.observers.series import Series
+
 # torch.quantile's limit. Up to it ranks are computed as torch computes them, in float32, so that results are equal.
 _TORCH_LIMIT = 1 << 24
 # Tokens in a block whose largest element stands for it when the tail's elements are searched.
@@ -137,8 +139,8 @@ class Tail:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._kept: list[Tensor] = []
-        self._count = 0
+        # Twice the size before a selection: so that each element takes part in few of them.
+        self._kept = Series(2 * size)
         # Nothing at or below this belongs to the `size` largest seen so far.
         self._floor = -1.0
 
@@ -159,30 +161,29 @@ class Tail:
         else:
             values = documents.flatten().abs()
         values = values[values > self._floor]
-        self._kept.append(values)
-        self._count += values.numel()
-        # Twice the size before a selection: so that each element takes part in few of them.
-        if self._count > 2 * self.size:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        values = torch.cat(self._kept)
         if values.numel() > self.size:
             values = torch.topk(values, self.size, sorted=False).values
+        if len(self._kept) + values.numel() > 2 * self.size:
+            self._shrink()
+        self._kept.append(values)
+
+    def _shrink(self) -> None:
+        if len(self._kept) > self.size:
+            values = torch.topk(self._kept.values(), self.size, sorted=False).values
             self._floor = float(values.min())
-        self._kept, self._count = [values], values.numel()
+            self._kept.replace(values)
 
     def descending(self, count: int) -> Tensor:
         """The `count` <= size largest, descending."""
         self._shrink()
-        return torch.topk(self._kept[0], count).values
+        return torch.topk(self._kept.values(), count).values
 
     def above(self, threshold: float) -> Tensor | None:
         """The elements of the stream above `threshold`; None where the tail does not reach that far down."""
         self._shrink()
         if threshold < self._floor:
             return None
-        return self._kept[0][self._kept[0] > threshold]
+        return self._kept.values()[self._kept.values() > threshold]
 
 
 __all__ = ["Rank", "Tail", "abs_quantile", "block_maxima", "gather_blocks", "largest"]

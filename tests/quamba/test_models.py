@@ -51,7 +51,7 @@ def to_transformers(config: dict[str, Any], state: dict[str, torch.Tensor]) -> A
                 head_dim=ssm["headdim"],
                 num_heads=2 * d_model // ssm["headdim"],
                 n_groups=ssm["ngroups"],
-                chunk_size=32,
+                chunk_size=ssm.get("chunk_size", 256),
             )
         )
     model.load_state_dict(renamed)

@@ -87,7 +87,7 @@ def make_documents(seed: int = 0, spread: float = 0.02) -> list[torch.Tensor]:
 
 
 def observe(kind: str, alpha: float, documents: list[torch.Tensor], batch: int, detailed: bool = True) -> Observer:
-    observer = Observer(kind, alpha, sum(len(d) for d in documents), detailed)  # type: ignore[arg-type]
+    observer = Observer(kind, alpha, sum(len(d) for d in documents), len(documents), detailed)  # type: ignore[arg-type]
     for start in range(0, len(documents), batch):
         part = documents[start : start + batch]
         counts = torch.tensor([len(d) for d in part])
@@ -156,7 +156,7 @@ def test_reports_hold_true_statistics() -> None:
     """Extremes are signed and true; moments are those of all elements; what is sampled is close to what is true."""
     documents = [torch.randn(400, 50, generator=torch.Generator().manual_seed(i)) + 3 for i in range(16)]
     everything = torch.cat([d.flatten() for d in documents])
-    observer = Observer("exact", 0.999, 6400, detailed=True)
+    observer = Observer("exact", 0.999, 6400, 16, detailed=True)
     observer.update(torch.stack(documents), None)
     report = observer.report("layer_0.x_proj:input")
     assert (report.before.min, report.before.max) == (float(everything.min()), float(everything.max()))
@@ -174,7 +174,7 @@ def test_reports_hold_true_statistics() -> None:
 
 def test_a_constant_tensor_has_a_report() -> None:
     """Zeros have a scale, and no reduction that divides by nothing."""
-    observer = Observer("exact", 0.99, 100, detailed=True)
+    observer = Observer("exact", 0.99, 100, 1, detailed=True)
     observer.update(torch.zeros(1, 100, 3), None)
     report = observer.report("t")
     assert report.scale >= 1e-8
@@ -184,7 +184,7 @@ def test_a_constant_tensor_has_a_report() -> None:
 def test_an_observer_that_saw_nothing_says_so() -> None:
     """There is no clipping interval without data."""
     with pytest.raises(ValueError, match="seen nothing"):
-        Observer("ema", 0.99, 10, detailed=True).clip()
+        Observer("ema", 0.99, 10, 1, detailed=True).clip()
     with pytest.raises(ValueError, match="alpha must be"):
         abs_quantile(torch.ones(3), 0.0)
     with pytest.raises(ValueError, match="no elements"):
