@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import click
 
 from collector.errors import CollectorError, ListenError, StoreAccessError
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _DEFAULT_LOG_DIR = "logs"
 _LOG_DIR_HELP = "Directory of the store; also QLOG_LOG_DIR.  [default: logs]"
 
@@ -75,15 +75,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> None:
+    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
+    # instructions of this thread, where it can take no lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from collector.fold import CODEC
     from collector.server import Server
     from collector.store import open_store
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
         store = open_store(directory, CODEC, allow_network_fs=allow_network_fs)
     except PermissionError as error:
@@ -101,7 +101,7 @@ def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> 
     corrupt = f" ({index.corrupt_count()} corrupt)" if index.corrupt_count() else ""
     click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {index.count()} experiments{corrupt}")
     sys.stdout.flush()
-    stop.wait()
+    signal.sigwait(_ENDS)
     server.stop()
 
 
