@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOOPBACK = "127.0.0.1"
 # For how long a holder that is starting or stopping is waited for: opening a large store takes seconds.
-_PATIENCE_S = 15.0
+_PATIENCE_S, _READING_PATIENCE_S = 15.0, 2.0
 
 
 class LocalCollector:
@@ -56,8 +56,8 @@ class LocalCollector:
 def open_local(log_dir: Path, *, read_only: bool = False, allow_network_fs: bool = False) -> LocalCollector:
     """A collector for a local log directory.
 
-    If another process holds the store, its collector. Else one in this process, with the lock; without it, reading
-    only, where that is asked for or the directory cannot be written.
+    If another process on this machine holds the store, its collector. Else one in this process: with the lock; without
+    it, reading only, where that is asked for or the directory cannot be written.
 
     Args:
         log_dir: made where it is not there, unless `read_only`.
@@ -70,27 +70,30 @@ def open_local(log_dir: Path, *, read_only: bool = False, allow_network_fs: bool
     from collector.store import LOCK_NAME, LOG_NAME
 
     lock_path, store_path = log_dir / LOCK_NAME, log_dir / LOG_NAME
-    deadline = time.monotonic() + _PATIENCE_S
+    patience = time.monotonic() + (_READING_PATIENCE_S if read_only else _PATIENCE_S)
     while True:
-        if read_only:
+        try:
+            if not read_only:
+                return _serve(log_dir, read_only=False, allow_network_fs=allow_network_fs)
             holder = current_holder(lock_path)
             if holder is None:
                 return _serve_readable(log_dir)
-        else:
-            try:
-                return _serve(log_dir, read_only=False, allow_network_fs=allow_network_fs)
-            except PermissionError:
-                return _serve_readable(log_dir, or_made=True)
-            except LockedError:
-                holder = read_holder(lock_path)
+        except PermissionError:
+            return _serve_readable(log_dir, or_made=True)
+        except LockedError:
+            holder = read_holder(lock_path)
         if holder is not None and holder.endpoint and _reachable(holder):
             return LocalCollector(holder.endpoint, store_path, None, read_only=False)
-        if time.monotonic() > deadline or (holder is not None and not holder.on_this_host):
-            raise LockedError(
-                f"the store {log_dir} is held by {holder or 'another process'}, whose collector does not answer: "
-                "stop that process, or give --collector HOST:PORT"
-            )
+        if time.monotonic() > patience or (holder is not None and not holder.on_this_host):
+            break
         time.sleep(0.02)
+    if read_only:
+        # Its files can be read beside it.
+        return _serve_readable(log_dir)
+    raise LockedError(
+        f"the store {log_dir} is held by {holder or 'another process'}, whose collector does not answer: "
+        "stop that process, or give --collector HOST:PORT"
+    )
 
 
 def _reachable(holder: Holder) -> bool:

@@ -62,7 +62,8 @@ class Follower:
             found = resolve(store, request.experiment_id, "experiment_id")
             ended = found if isinstance(found, Entry) else None
             self._one = ended.experiment_id if ended is not None else str(found)
-        self._ended = ended
+        # Nothing but its end is told of one that had ended before; one who comes back gets the rest.
+        self._ended = None if request.resume_token else ended
         self._watcher = self._watcher_from(request.resume_token)
 
     def responses(self, link: Link) -> Responses:
@@ -71,16 +72,15 @@ class Follower:
         Raises:
             DrainingError: the server is stopping.
         """
-        if self._ended is not None and not self._ended.experiment_id:
-            # A line without an id never ran here.
+        if self._ended is not None:
             yield self._end(self._ended)
             return
         watchers = self._store.watchers
         watchers.join(self._watcher)
         try:
             while not link.gone():
-                if link.draining():
-                    raise DrainingError("the collector is stopping: watch again in a moment")
+                # What has come is still told to those who can take it at once.
+                draining = link.draining()
                 rung = watchers.rung()
                 came = False
                 for response in self._news():
@@ -88,6 +88,8 @@ class Follower:
                     yield response
                     if self._one is not None and response.HasField("ended"):
                         return
+                if draining:
+                    raise DrainingError("the collector is stopping: watch again in a moment")
                 if came:
                     time.sleep(_GATHER_S)
                 else:

@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 # How often lines that could not be written, and events kept for slow watchers, are looked at again.
 _HOUSEKEEPING_S = 1.0
-# For how long the events of an experiment that has its line are kept for watchers that have not read them.
-_KEEP_FOR_WATCHERS_S = 10.0
+# For how long the events of an experiment that has its line are kept: for those who read the files themselves, whom
+# nobody here knows of, and at most for watchers who have not read them all.
+_KEEP_S, _KEEP_FOR_WATCHERS_S = 3.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Ingest:
         # Experiments that finished and could not be given their line yet, and when that is tried again.
         self._unfolded: set[str] = set()
         self._next_try = 0.0
-        # Experiments that have their line, whose events are still there: until when at most, for watchers.
+        # Experiments that have their line, whose events are still there: since when.
         self._kept: dict[str, tuple[float, Entry]] = {}
         self._queue: deque[tuple[Batch, Done]] = deque()
         self._queued_bytes = 0
@@ -109,7 +110,7 @@ class Ingest:
         for experiment_id in list(self._running):
             if (entry := self._ledger.find(experiment_id)) is not None:
                 del self._running[experiment_id]
-                self._kept[experiment_id] = (0.0, entry)
+                self._kept[experiment_id] = (float("-inf"), entry)
         self._unfolded.update(name for name, state in self._running.items() if state.finished)
         self._housekeep()
         self._thread.start()
@@ -289,7 +290,7 @@ class Ingest:
             return StoreUnavailableError(f"experiment {experiment_id} could not be written: see the collector's log")
         self._unfolded.discard(experiment_id)
         del self._running[experiment_id]
-        self._kept[experiment_id] = (time.monotonic() + _KEEP_FOR_WATCHERS_S, entry)
+        self._kept[experiment_id] = (time.monotonic(), entry)
         self._ledger.changed()
         return None
 
@@ -302,7 +303,7 @@ class Ingest:
         if self._unfolded and (now >= self._next_try or self._stopping):
             for experiment_id in list(self._unfolded):
                 self._fold(experiment_id)
-        read = [name for name, (until, entry) in self._kept.items() if now > until or not self._followed(entry)]
+        read = [name for name, (since, entry) in self._kept.items() if self._read_by_all(now - since, entry)]
         if read:
             try:
                 self._inflight.remove(read)
@@ -313,8 +314,11 @@ class Ingest:
             for name in read:
                 del self._kept[name]
 
-    def _followed(self, entry: Entry) -> bool:
-        return self._ledger.watchers_behind(entry.experiment_id, entry.number, entry.events or 0)
+    def _read_by_all(self, age_s: float, entry: Entry) -> bool:
+        if self._stopping or age_s > _KEEP_FOR_WATCHERS_S:
+            return True
+        behind = self._ledger.watchers_behind(entry.experiment_id, entry.number, entry.events or 0)
+        return age_s > _KEEP_S and not behind
 
 
 __all__ = ["Codec", "Done", "Ingest", "Ledger", "Receipt"]

@@ -50,14 +50,17 @@ class Snapshot:
             self._renew()
             return dict(self._running)
 
-    def read(self, experiment_id: str, offset: int, *, max_bytes: int) -> list[Stored]:
+    def read(self, experiment_id: str, offset: int, *, max_bytes: int, fresh: bool) -> list[Stored]:
         """Stored events: see `collector.batches.read_batches`.
+
+        Args:
+            fresh: as of now, not as of a moment ago.
 
         Raises:
             StoreUnavailableError: the copy fails.
         """
         with self._lock:
-            self._renew()
+            self._renew(fresh=fresh)
             if self._connection is None:
                 return []
             try:
@@ -80,9 +83,9 @@ class Snapshot:
             self._directory = None
         self._running = {}
 
-    def _renew(self) -> None:
+    def _renew(self, *, fresh: bool = False) -> None:
         now = time.monotonic()
-        if self._closed or now < self._looked + _RENEW_S:
+        if self._closed or (now < self._looked + _RENEW_S and not fresh):
             return
         self._looked = now
         seen = (_state(self._path), _state(self._wal))

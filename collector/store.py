@@ -90,9 +90,9 @@ class Store:
             if self.read_only:
                 self._events = Snapshot(log_dir / INFLIGHT_NAME)
             else:
-                self._events = inflight = Inflight(log_dir / INFLIGHT_NAME)
+                self._events = Inflight(log_dir / INFLIGHT_NAME)
                 ledger = Ledger(self._index.by_id, self._append, self.watchers.changed, self.watchers.behind)
-                self._ingest = Ingest(inflight, ledger, codec)
+                self._ingest = Ingest(self._events, ledger, codec)
                 self._ingest.start()
         except BaseException:
             self._log.close()
@@ -201,7 +201,11 @@ class Store:
 
     def events(self, experiment_id: str, offset: int, *, max_bytes: int) -> list[Stored]:
         """Stored events of an experiment: see `collector.batches.read_batches`."""
-        return self._events.read(experiment_id, offset, max_bytes=max_bytes)
+        if isinstance(self._events, Inflight):
+            return self._events.read(experiment_id, offset, max_bytes=max_bytes)
+        # One that has its line is read for the last time.
+        ended = self._index.by_id(experiment_id) is not None
+        return self._events.read(experiment_id, offset, max_bytes=max_bytes, fresh=ended)
 
     def _index_new_lines(self) -> None:
         start, end = self._indexed, self._log.committed

@@ -88,19 +88,23 @@ def test_many_opens_at_once_agree_on_one_owner(log_dir):
 
 
 def test_a_holder_that_does_not_answer_is_named(log_dir, monkeypatch):
-    """After some patience: one line with host, process and what to do; whatever the endpoint says."""
+    """To a writer, after some patience: one line with host, process and what to do. A reader reads the files."""
     monkeypatch.setattr("collector.embedded._PATIENCE_S", 0.1)
-    log_dir.mkdir()
+    monkeypatch.setattr("collector.embedded._READING_PATIENCE_S", 0.1)
+    with open_local(log_dir) as local:
+        send(local.endpoint)
     lock = StoreLock.acquire(log_dir / LOCK_NAME)
-    for endpoint in ("", "127.0.0.1:1", "nonsense", "127.0.0.1:99999999"):
+    elsewhere = json.dumps({"host": "elsewhere", "pid": 7, "endpoint": "127.0.0.1:50551"})
+    for endpoint in ("", "127.0.0.1:1", "nonsense", "127.0.0.1:99999999", elsewhere):
         lock.announce(endpoint)
-        for read_only in (False, True):
-            with pytest.raises(LockedError, match=rf"process {os.getpid()} on .* does not answer"):
-                open_local(log_dir, read_only=read_only)
-    text = json.dumps({"host": "elsewhere", "pid": 7, "endpoint": "127.0.0.1:50551"})
-    (log_dir / LOCK_NAME).write_text(text)
-    with pytest.raises(LockedError, match="process 7 on elsewhere, collector at 127"):
-        open_local(log_dir)
+        who = rf"process {os.getpid()} on .*"
+        if endpoint == elsewhere:
+            (log_dir / LOCK_NAME).write_text(elsewhere)
+            who = "process 7 on elsewhere, collector at 127.0.0.1:50551"
+        with pytest.raises(LockedError, match=f"{who}, whose collector does not answer"):
+            open_local(log_dir)
+        with open_local(log_dir, read_only=True) as reader:
+            assert (reader.owned, reader.read_only, count(reader.endpoint)) == (True, True, 1)
     lock.release()
 
 

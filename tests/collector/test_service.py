@@ -445,8 +445,8 @@ def test_a_watch_goes_on_from_its_token(client):
     assert (response.offset, [event.layer_stats.name for event in response.events]) == (2, ["b"])
     again.cancel()
     client.append(experiment_id, [finish()], offset=3)
-    _, (ended,) = watched(client.watch(experiment_id=experiment_id, resume_token=token))
-    assert ended.number == 0
+    kinds, (ended,) = watched(client.watch(experiment_id=experiment_id, resume_token=token))
+    assert (kinds, ended.number) == (["layer_stats", "finish"], 0)
     _, found = refused(list, client.watch(resume_token=token))
     assert found["BadRequest"].field_violations[0].field == "resume_token"
     for made_up in ("x", "bnVsbA==", "W251bGwsIm4iLHt9XQ=="):
@@ -459,8 +459,8 @@ def test_watching_what_has_ended_ends_at_once(client, log_dir):
     with (log_dir / LOG_NAME).open("ab") as file:
         file.write(LEGACY_LINE)
     for ref, number in (("0", 0), (experiment_id, 0), ("-1", 1)):
-        _, (ended,) = watched(client.watch(experiment_id=ref))
-        assert ended.number == number
+        kinds, (ended,) = watched(client.watch(experiment_id=ref))
+        assert (kinds, ended.number) == ([], number)
     refused(list, client.watch(experiment_id="7"), code=grpc.StatusCode.NOT_FOUND)
 
 
