@@ -8,15 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from collector.lines import Json, Record
-from collector.wire_results import is_stderr, stderr_key
-from collector.wire_values import double_from_json
+from collector.records import Json, Record, double_from_json, is_stderr, metrics_of, stderr_key
 
 # Metrics between 0 and 1, of which more is better; their differences are given in points (hundredths).
 _FRACTIONS = re.compile(
     r"accuracy|acc([_-].*)?|exact_match|em|exact|f1|f1_.*|.*_f1|mc[12]|pass@\d+|pass_at_\d+|precision|recall"
 )
-_TASK_FACTS = frozenset(("n", "num_fewshot", "limit", "version"))
 _CONFIG_PARTS = ("environment", "model", "calibration")
 # In this order, after the keys without such a prefix.
 _CONFIG_GROUPS = ("reorder_summary.", *(f"{part}." for part in _CONFIG_PARTS))
@@ -197,11 +194,7 @@ def _result_metrics(results: Json, prefix: str, found: dict[str, tuple[float, fl
 
 
 def _task_metrics(task: dict[str, Json], prefix: str, found: dict[str, tuple[float, float | None]]) -> None:
-    numbers = {
-        key: number
-        for key, item in task.items()
-        if key not in _TASK_FACTS and (number := double_from_json(item)) is not None
-    }
+    numbers = metrics_of(task)
     for key, number in numbers.items():
         if not is_stderr(key, numbers):
             found[prefix + key] = (number, numbers.get(stderr_key(key)))

@@ -11,8 +11,8 @@ from qlog.v1 import collector_pb2
 from qlog.v1 import common_pb2 as pb
 
 from collector.ingest import Codec
-from collector.lines import Record
-from collector.wire import SCHEMA_VERSION, record_from_experiment, upsert_fields
+from collector.records import SCHEMA_VERSION, Record
+from collector.wire import record_from_experiment, upsert_fields
 
 # Counted under `dropped`: events of a kind that this version does not know, and events whose bytes on disk are damaged.
 UNKNOWN_EVENTS, DAMAGED_EVENTS = "unknown", "damaged"

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import orjson
 
-from collector.lines import EVENTS_KEY, Line, LineError, Record, decode_line
+from collector.lines import Line, LineError, decode_line
+from collector.records import EVENTS_KEY, Record
 
 _AFTER_ALL = "\U0010ffff"
 

@@ -27,7 +27,7 @@ from collector.errors import (
 )
 from collector.index import Entry
 from collector.inflight import Inflight
-from collector.lines import EVENTS_KEY, Record
+from collector.records import EVENTS_KEY, Record
 
 logger = logging.getLogger(__name__)
 

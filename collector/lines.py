@@ -24,12 +24,8 @@ from dataclasses import dataclass
 import google_crc32c
 import orjson
 
-# A record as JSON has it. Keys keep their order.
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-Record = dict[str, Json]
+from collector.records import Json, Record
 
-# How many events an experiment sent: by it repeats are recognized after the events themselves are gone.
-EVENTS_KEY = "events"
 CHECKSUM_KEY = "crc32c"
 _CHECKSUM_START = b',"crc32c":"'
 _CHECKSUM_LENGTH = len(_CHECKSUM_START) + 8 + len(b'"}')
@@ -62,7 +58,7 @@ def encode_line(record: Record) -> bytes:
     """The line of a record, with checksum and newline.
 
     Args:
-        record: without NaN and infinities (see `collector.wire_values`) and without a checksum.
+        record: without NaN and infinities (see `collector.records`) and without a checksum.
     """
     body = orjson.dumps(record)[:-1]
     return b'%b%b%08x"}\n' % (body, _CHECKSUM_START, google_crc32c.value(body))
@@ -168,11 +164,8 @@ def iterate_lines(chunks: Iterator[bytes], offset: int, max_bytes: int) -> Itera
 
 __all__ = [
     "CHECKSUM_KEY",
-    "EVENTS_KEY",
-    "Json",
     "Line",
     "LineError",
-    "Record",
     "decode_line",
     "encode_line",
     "is_blank",

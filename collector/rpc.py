@@ -4,8 +4,8 @@ It is an interceptor, so that no call can be without it.
 """
 
 import logging
+import os
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -199,7 +199,7 @@ class Guard(grpc.ServerInterceptor):
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     if not isinstance(error, CollectorError):
-        incident = uuid.uuid4().hex[:8]
+        incident = os.urandom(4).hex()
         logger.error("incident %s", incident, exc_info=error)
         error = CollectorError(f"internal error, incident {incident} in the collector's log")
     context.abort_with_status(rpc_status.to_status(status_of(error)))

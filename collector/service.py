@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
+from functools import cache
 from typing import Any
 
 import grpc
@@ -183,7 +183,7 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             corrupt_lines=corrupt,
             running=len(self._store.running()),
             open_time=self._open_time,
-            version=metadata.version("qlog-ssm"),
+            version=_version(),
             read_only=self._store.read_only,
         )
 
@@ -196,6 +196,14 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
 def register(store: Store, gate: Gate, server: grpc.Server) -> None:
     """Add the service to a server."""
     collector_pb2_grpc.add_CollectorServiceServicer_to_server(CollectorService(store, gate), server)
+
+
+@cache
+def _version() -> str:
+    # Imported when asked for: it takes as long as opening a small store.
+    from importlib import metadata
+
+    return metadata.version("qlog-ssm")
 
 
 def _on_end(context: grpc.ServicerContext, do: Callable[[], Any]) -> None:

@@ -47,7 +47,6 @@ from collector.limits import MAX_LINE_BYTES
 from collector.lines import (
     Line,
     LineError,
-    Record,
     decode_line,
     encode_line,
     is_blank,
@@ -57,6 +56,7 @@ from collector.lines import (
 from collector.lock import StoreLock, read_holder
 from collector.logfile import LogFile
 from collector.mounts import network_file_system
+from collector.records import Record
 from collector.snapshot import Snapshot
 from collector.watchers import Watchers
 

@@ -12,8 +12,9 @@ from qlog.v1 import common_pb2 as pb
 
 from collector import limits
 from collector.errors import InvalidRequestError
+from collector.records import TASK_KEYS, metric_of_stderr
 from collector.wire import CONFIG_KEYS, REORDER_KEYS
-from collector.wire_results import RESULTS_KEYS, TASK_KEYS, metric_of_stderr
+from collector.wire_results import RESULTS_KEYS
 from collector.wire_stats import STATS_KEYS
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

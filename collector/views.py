@@ -8,7 +8,7 @@ from qlog.v1 import common_pb2 as pb
 from collector.errors import NotFoundError
 from collector.fold import Fold
 from collector.index import Entry
-from collector.lines import Record
+from collector.records import Record
 from collector.refs import resolve
 from collector.store import Store
 from collector.wire import corrupt_experiment, experiment_from_record, record_from_experiment

@@ -10,21 +10,17 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
 
-from collector.lines import EVENTS_KEY, Json, Record
+from collector.records import EVENTS_KEY, Json, Record, double_from_json, double_to_json
 from collector.wire_results import results_from_json, results_to_json
 from collector.wire_stats import stats_from_json, stats_to_json
 from collector.wire_values import (
     Typed,
-    double_from_json,
-    double_to_json,
     fields_from_json,
     json_from_fields,
     merge_other,
     take_typed,
     typed_to_json,
 )
-
-SCHEMA_VERSION = 1
 
 _CONFIG: Typed = (
     ("model", "string"),
@@ -242,7 +238,6 @@ def upsert_fields(target: Any, source: Iterable[pb.Field]) -> None:
 __all__ = [
     "CONFIG_KEYS",
     "REORDER_KEYS",
-    "SCHEMA_VERSION",
     "corrupt_experiment",
     "experiment_from_record",
     "record_from_experiment",

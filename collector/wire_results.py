@@ -2,11 +2,9 @@
 
 from qlog.v1 import common_pb2 as pb
 
-from collector.lines import Json
+from collector.records import Json, double_from_json, double_to_json, is_stderr, metrics_of, stderr_key
 from collector.wire_values import (
     Typed,
-    double_from_json,
-    double_to_json,
     fields_from_json,
     merge_other,
     take_typed,
@@ -17,25 +15,6 @@ _HEADLINE: Typed = (("accuracy", "double"), ("perplexity", "double"))
 _TASK: Typed = (("n", "int64"), ("num_fewshot", "int32"), ("limit", "double"), ("version", "string"))
 
 RESULTS_KEYS = frozenset(("accuracy", "perplexity", "tasks", "ppl", "fp16"))
-TASK_KEYS = frozenset(key for key, _ in _TASK)
-
-
-def stderr_key(metric: str) -> str:
-    """Where a metric's standard error stands: "acc" -> "acc_stderr", "em,strict" -> "em_stderr,strict"."""
-    base, comma, filter_name = metric.partition(",")
-    return f"{base}_stderr{comma}{filter_name}"
-
-
-def metric_of_stderr(key: str) -> str | None:
-    """The metric whose standard error would stand under this key, if its form is that of one."""
-    base, comma, filter_name = key.partition(",")
-    return f"{base.removesuffix('_stderr')}{comma}{filter_name}" if base.endswith("_stderr") else None
-
-
-def is_stderr(key: str, metrics: dict[str, float]) -> bool:
-    """Whether a number of a task is the standard error of another one there."""
-    metric = metric_of_stderr(key)
-    return metric is not None and metric in metrics and not is_stderr(metric, metrics)
 
 
 def results_to_json(results: pb.Results) -> Json:
@@ -99,7 +78,8 @@ def _task_from_json(name: str, value: dict[str, Json]) -> pb.TaskResult:
     rest = dict(value)
     task = pb.TaskResult(task=name)
     take_typed(task, rest, _TASK)
-    metrics = metrics_of(rest)
+    # Whole numbers are counts, seeds and the like: a metric is written with its fraction.
+    metrics = {key: number for key, number in metrics_of(rest).items() if not isinstance(rest[key], int)}
     for key, number in metrics.items():
         del rest[key]
         if is_stderr(key, metrics):
@@ -111,23 +91,8 @@ def _task_from_json(name: str, value: dict[str, Json]) -> pb.TaskResult:
     return task
 
 
-def metrics_of(task: dict[str, Json]) -> dict[str, float]:
-    """A task's numbers that are metrics or their standard errors: fractions, which whole numbers never are."""
-    found: dict[str, float] = {}
-    for key, item in task.items():
-        number = None if isinstance(item, int) or key in TASK_KEYS else double_from_json(item)
-        if number is not None:
-            found[key] = number
-    return found
-
-
 __all__ = [
     "RESULTS_KEYS",
-    "TASK_KEYS",
-    "is_stderr",
-    "metric_of_stderr",
-    "metrics_of",
     "results_from_json",
     "results_to_json",
-    "stderr_key",
 ]

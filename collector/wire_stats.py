@@ -2,11 +2,9 @@
 
 from qlog.v1 import common_pb2 as pb
 
-from collector.lines import Json
+from collector.records import Json, double_from_json, double_to_json
 from collector.wire_values import (
     Typed,
-    double_from_json,
-    double_to_json,
     fields_from_json,
     merge_other,
     take_typed,

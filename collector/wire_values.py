@@ -4,7 +4,6 @@ On both sides whole numbers and fractions stay apart and keys keep their order. 
 the strings "NaN", "Infinity", "-Infinity" in JSON; these three strings, wherever they stand, are doubles on the wire.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,28 +12,10 @@ from google.protobuf.message import Message
 from qlog.v1 import common_pb2 as pb
 
 from collector.limits import MAX_VALUE_DEPTH
-from collector.lines import Json
-
-NON_FINITE: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+from collector.records import NON_FINITE, Json, double_from_json, double_to_json
 
 # How the typed keys of a JSON object are read: (key, which is the field's name too, reader).
 Typed = Sequence[tuple[str, str]]
-
-
-def double_to_json(value: float) -> Json:
-    """A double as JSON has it."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def double_from_json(value: Json) -> float | None:
-    """A JSON value as a double; None where it is none (or is a whole number that a double cannot hold)."""
-    if isinstance(value, float):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if int(float(value)) == value else None
-    return NON_FINITE.get(value) if isinstance(value, str) else None
 
 
 def json_from_value(value: pb.Value) -> Json:
@@ -151,10 +132,7 @@ def merge_other(target: dict[str, Json], other: Iterable[pb.Field]) -> None:
 
 
 __all__ = [
-    "NON_FINITE",
     "Typed",
-    "double_from_json",
-    "double_to_json",
     "fields_from_json",
     "json_from_fields",
     "json_from_value",

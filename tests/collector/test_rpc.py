@@ -129,6 +129,24 @@ def test_a_server_that_stops_ends_streams_and_health_says_so(log_dir):
         assert client.status(experiment_id).committed_offset == 1
 
 
+def test_streams_that_break_leave_nothing_behind(client):
+    """Cancelled, timed out, refused, closed: the stream's place and its thread are free again."""
+    over = threading.Event()
+    cancelled = client.stub.AppendExperiment(_then_silence(new_id(), over), timeout=30)
+    assert next(cancelled).committed_offset == 1
+    cancelled.cancel()
+    late = client.stub.AppendExperiment(_then_silence(new_id(), over), timeout=0.2)
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        list(late)
+    refused = client.stub.AppendExperiment(_then_silence("no id", over), timeout=30)
+    with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+        list(refused)
+    client.record()
+    while client.server._gate._streams or "collector-append" in [thread.name for thread in threading.enumerate()]:
+        client.list()
+    over.set()
+
+
 def _consume(answer):
     return list(answer) if hasattr(answer, "__next__") else answer
 

@@ -6,10 +6,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
 from qlog.v1 import common_pb2 as pb
 
-from collector.wire import CONFIG_KEYS, REORDER_KEYS, SCHEMA_VERSION
-from collector.wire_results import RESULTS_KEYS, TASK_KEYS
+from collector.records import NON_FINITE, SCHEMA_VERSION, TASK_KEYS
+from collector.wire import CONFIG_KEYS, REORDER_KEYS
+from collector.wire_results import RESULTS_KEYS
 from collector.wire_stats import STATS_KEYS
-from collector.wire_values import NON_FINITE
 
 doubles = st.floats(allow_nan=False) | st.just(math.nan)
 texts = st.text(max_size=8).filter(lambda text: text not in NON_FINITE)
