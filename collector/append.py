@@ -45,10 +45,8 @@ def batch_from_request(request: collector_pb2.AppendExperimentRequest) -> Batch:
         InvalidRequestError: it breaks the contract.
     """
     experiment_id = check_experiment_id(request.experiment_id)
-    check_batch(request)
-    events, offset = request.events, request.offset
-    count = len(events)
-    kinds = [event.WhichOneof("event") for event in events]
+    kinds = check_batch(request)
+    offset, count = request.offset, len(kinds)
     request.ClearField("experiment_id")
     request.ClearField("offset")
     finishes = count > 0 and kinds[-1] == "finish"

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -105,15 +106,37 @@ def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> 
     server.stop()
 
 
-def main() -> None:
-    """The console script."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: those after the program's name; None: those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
     logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        cli(standalone_mode=True)
+        cli.main(args=None if arguments is None else list(arguments), prog_name="collector", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "collector"
+        return _complain(f"{error.format_message().rstrip('.')} (see `{path} --help`)", 2)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
     except CollectorError as error:
-        click.echo(f"collector: {error}", err=True)
-        sys.exit(1)
+        return _complain(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return 0
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"collector: {' '.join(text.split())}", err=True)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

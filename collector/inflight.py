@@ -105,8 +105,15 @@ class Inflight:
             self._reader = self._writer = None
 
     def running(self) -> dict[str, Running]:
-        """How far each experiment has come. For the writing thread."""
-        return {} if self._writer is None else batches.read_running(self._writer)
+        """How far each experiment has come. For the writing thread.
+
+        Raises:
+            StoreAccessError: the database fails.
+        """
+        try:
+            return {} if self._writer is None else batches.read_running(self._writer)
+        except sqlite3.Error as error:
+            raise StoreAccessError(f"{self.path} cannot be read: {error}") from None
 
     def add(self, new: Sequence[Batch]) -> None:
         """Store batches in one transaction; on disk when this returns.

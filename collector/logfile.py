@@ -47,6 +47,8 @@ class LogFile:
 
     def _open(self) -> None:
         exists = self.path.exists()
+        if exists and not self.path.is_file():
+            raise StoreAccessError(f"the log {self.path} is not a regular file")
         if self._read_only and not exists:
             return
         flags = os.O_RDONLY if self._read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT

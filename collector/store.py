@@ -28,6 +28,7 @@ Invariants:
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from collector.batches import Batch, Running, Stored
@@ -80,30 +81,30 @@ class Store:
         self._index: Index = MemoryIndex()
         self._indexed = 0
         self._log = LogFile(self.path, read_only=self.read_only, layer=layer)
-        try:
+        # Who only reads has a snapshot and no writer.
+        self._ingest: Ingest | None = None
+        self._events: Inflight | Snapshot
+        with ExitStack() as files:
+            files.callback(self._log.close)
             if not self.read_only:
                 self._settle_at_open()
             self._index_new_lines()
-            # Who only reads has a snapshot and no writer.
-            self._ingest: Ingest | None = None
-            self._events: Inflight | Snapshot
             if self.read_only:
                 self._events = Snapshot(log_dir / INFLIGHT_NAME)
             else:
                 self._events = Inflight(log_dir / INFLIGHT_NAME)
+            files.callback(self._events.close)
+            if isinstance(self._events, Inflight):
                 ledger = Ledger(self._index.by_id, self._append, self.watchers.changed, self.watchers.behind)
                 self._ingest = Ingest(self._events, ledger, codec)
                 self._ingest.start()
-        except BaseException:
-            self._log.close()
-            raise
+            self._files = files.pop_all()
 
     def close(self) -> None:
         """Store what was submitted, close the files, give up the lock."""
         if self._ingest is not None:
             self._ingest.stop()
-        self._events.close()
-        self._log.close()
+        self._files.close()
         if self._lock is not None:
             self._lock.release()
 

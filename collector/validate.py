@@ -26,8 +26,8 @@ _FINAL = (
     pb.EXPERIMENT_STATUS_CANCELLED,
     pb.EXPERIMENT_STATUS_LOST,
 )
-# Statistics without further keys that are no larger need no second look.
-_PLAIN_STATS_BYTES = 512
+# Characters: whatever they are, they make no more bytes than a name may have.
+_SHORT = limits.MAX_NAME_BYTES // 4
 
 
 def check_experiment_id(experiment_id: str, field: str = "experiment_id") -> str:
@@ -42,8 +42,11 @@ def check_experiment_id(experiment_id: str, field: str = "experiment_id") -> str
     return lower
 
 
-def check_batch(request: collector_pb2.AppendExperimentRequest) -> None:
+def check_batch(request: collector_pb2.AppendExperimentRequest) -> list[str | None]:
     """Check the events of one request: each by itself, and that begin is first and finish last.
+
+    Returns:
+        Their kinds; None for one that this version does not know.
 
     Raises:
         InvalidRequestError: names the field.
@@ -53,23 +56,29 @@ def check_batch(request: collector_pb2.AppendExperimentRequest) -> None:
         raise InvalidRequestError("offset", f"offset is {offset}, not between 0 and {limits.MAX_EVENTS}")
     if len(events) > limits.MAX_EVENTS_PER_BATCH:
         raise InvalidRequestError("events", f"{len(events)} events, at most {limits.MAX_EVENTS_PER_BATCH} a request")
-    for place, event in enumerate(events):
-        kind = event.WhichOneof("event")
+    kinds = [event.WhichOneof("event") for event in events]
+    if request.ByteSize() > limits.MAX_EVENT_BYTES:
+        _check_sizes(events)
+    for place, (event, kind) in enumerate(zip(events, kinds, strict=True)):
         if (kind == "begin") != (offset + place == 0):
             wrong = "begin is only the first event" if kind == "begin" else "the first event has to be begin"
             raise InvalidRequestError(f"events[{place}]", f"{wrong}; this one is {kind} at position {offset + place}")
+        if kind == "layer_stats":
+            _check_stats(event.layer_stats, place)
+            continue
         if kind == "finish" and place != len(events) - 1:
             raise InvalidRequestError(f"events[{place}]", "finish has to be the last event")
         _check_event(event, kind, place)
+    return kinds
+
+
+def _check_sizes(events: Iterable[pb.Event]) -> None:
+    for place, event in enumerate(events):
+        if (size := event.ByteSize()) > limits.MAX_EVENT_BYTES:
+            raise InvalidRequestError(f"events[{place}]", f"an event of {size} bytes, at most {limits.MAX_EVENT_BYTES}")
 
 
 def _check_event(event: pb.Event, kind: str | None, place: int) -> None:
-    size = event.ByteSize()
-    if size > limits.MAX_EVENT_BYTES:
-        raise InvalidRequestError(f"events[{place}]", f"an event of {size} bytes, at most {limits.MAX_EVENT_BYTES}")
-    if kind == "layer_stats":
-        _check_stats(event.layer_stats, size, place)
-        return
     where = f"events[{place}].{kind}"
     if kind == "begin":
         _check_begin(event.begin, where)
@@ -86,14 +95,15 @@ def _check_event(event: pb.Event, kind: str | None, place: int) -> None:
         _check_finish(event.finish, where)
 
 
-def _check_stats(stats: pb.LayerStats, size: int, place: int) -> None:
-    if not stats.name:
-        raise InvalidRequestError(f"events[{place}].layer_stats.name", "a tensor without a name")
-    if size <= _PLAIN_STATS_BYTES and not stats.other:
-        _check_names(f"events[{place}].layer_stats", name=stats.name)
+def _check_stats(stats: pb.LayerStats, place: int) -> None:
+    name = stats.name
+    if 0 < len(name) <= _SHORT and len(stats.observer) <= _SHORT and not stats.other and not stats.HasField("reorder"):
+        # By far the most events are such: nothing in them is longer than it may be.
         return
     where = f"events[{place}].layer_stats"
-    _check_names(where, name=stats.name, observer=stats.observer)
+    if not name:
+        raise InvalidRequestError(f"{where}.name", "a tensor without a name")
+    _check_names(where, name=name, observer=stats.observer)
     _check_text(stats.reorder.definition, f"{where}.reorder.definition")
     check_fields(stats.other, f"{where}.other", STATS_KEYS)
 
