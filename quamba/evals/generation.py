@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from quamba.errors import TaskError
 from quamba.evals.interface import Evaluable, TextTokenizer
+from quamba.evals.relay import Compute, here
 from quamba.evals.scoring import padded
 
 MAX_GEN_TOKS = 256
@@ -77,6 +79,7 @@ def generate(
     batch_size: int,
     streams: Sequence[int] = (),
     on_generated: Callable[[int], None] = lambda _: None,
+    compute: Compute = here,
 ) -> list[str]:
     """Continue each prompt; the batch size does not change what comes out.
 
@@ -88,14 +91,16 @@ def generate(
         streams: a number for each prompt; equal prompts with different numbers are sampled independently. Default:
             their places.
         on_generated: called with the number of prompts done since the last call, at the latest after each batch.
+        compute: runs each batch.
     """
     numbers = streams or range(len(prompts))
     results = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        continuations = _generate_batch(
-            loaded, [prompts[i] for i in batch], options, [numbers[i] for i in batch], on_step=lambda: on_generated(0)
+        prompted, streamed = [prompts[i] for i in batch], [numbers[i] for i in batch]
+        continuations = compute(
+            partial(_generate_batch, loaded, prompted, options, streamed, on_step=lambda: on_generated(0))
         )
         for index, continuation in zip(batch, continuations, strict=True):
             results[index] = continuation

@@ -22,6 +22,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from quamba.errors import QuambaError, TaskError
 from quamba.evals.generation import generate, parse_options
 from quamba.evals.interface import Evaluable
+from quamba.evals.relay import Compute, here
 from quamba.evals.scoring import TokenRequest, score_requests
 from quamba.evals.task_files import LOCAL_TASKS, TaskFile, find_task
 from quamba.reports import MetricReport, TaskReport
@@ -42,14 +43,18 @@ class EvaluatedLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
         batch_size: inputs in one forward pass.
         max_length: tokens that the model reads at most; longer contexts lose their beginning.
         on_progress: called as requests are done.
+        compute: runs what the model computes.
     """
 
-    def __init__(self, loaded: Evaluable, *, batch_size: int, max_length: int, on_progress: Progress) -> None:
+    def __init__(
+        self, loaded: Evaluable, *, batch_size: int, max_length: int, on_progress: Progress, compute: Compute = here
+    ) -> None:
         super().__init__()
         self._loaded = loaded
         self._batch_size = batch_size
         self._max_length = max_length
         self._on_progress = on_progress
+        self._compute = compute
 
     @property
     def eot_token_id(self) -> int:
@@ -106,7 +111,9 @@ class EvaluatedLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
         del disable_tqdm  # progress is told by `on_progress`
         token_requests = [_token_request(context, target, self._max_length) for _, context, target in requests]
         counted = self._counted(len(requests))
-        return score_requests(self._loaded, token_requests, batch_size=self._batch_size, on_scored=counted)
+        return score_requests(
+            self._loaded, token_requests, batch_size=self._batch_size, on_scored=counted, compute=self._compute
+        )
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log probability of whole texts, in windows of `max_length` that score each token once."""
@@ -141,7 +148,13 @@ class EvaluatedLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
             for number, text in zip(
                 numbers,
                 generate(
-                    self._loaded, prompts, wanted, batch_size=self._batch_size, streams=numbers, on_generated=counted
+                    self._loaded,
+                    prompts,
+                    wanted,
+                    batch_size=self._batch_size,
+                    streams=numbers,
+                    on_generated=counted,
+                    compute=self._compute,
                 ),
                 strict=True,
             ):
@@ -169,13 +182,14 @@ def run_task(
     batch_size: int,
     max_length: int,
     on_progress: Progress,
+    compute: Compute = here,
 ) -> list[TaskReport]:
     """Evaluate one task, group or tag; groups and tags give a report for each of their tasks too.
 
     Raises:
         TaskError: the task is unknown, its data cannot be had, or it needs what this model does not offer.
     """
-    model = EvaluatedLM(loaded, batch_size=batch_size, max_length=max_length, on_progress=on_progress)
+    model = EvaluatedLM(loaded, batch_size=batch_size, max_length=max_length, on_progress=on_progress, compute=compute)
     with _quiet_lm_eval(), _seeded():
         built = _build(name)
         for task in built["tasks"].values():

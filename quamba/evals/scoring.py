@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quamba.evals.interface import Evaluable, LanguageModel
+from quamba.evals.relay import Compute, here
 
 # Logits are computed in blocks of at most this many bytes: [2048, 50280] in float32 would be 412 MB.
 LOGIT_BLOCK_BYTES = 32 << 20
@@ -38,6 +40,7 @@ def score_requests(
     *,
     batch_size: int,
     on_scored: Callable[[int], None] = lambda _: None,
+    compute: Compute = here,
 ) -> list[tuple[float, bool]]:
     """Each request's sum of its targets' log probabilities in nats, and whether every target is the likeliest token.
 
@@ -50,6 +53,7 @@ def score_requests(
         requests: in any order.
         batch_size: inputs in one forward pass, of nearly equal length.
         on_scored: called after each pass with the number of requests that it scored.
+        compute: runs the passes.
     """
     results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
     served = _share_inputs(requests)
@@ -60,7 +64,7 @@ def score_requests(
         members = [(row, index) for row, carrier in enumerate(batch) for index in served[carrier]]
         inputs = [requests[carrier].input_ids for carrier in batch]
         scored = [(row, requests[index]) for row, index in members]
-        for (_, index), result in zip(members, _score_batch(loaded, inputs, scored), strict=True):
+        for (_, index), result in zip(members, compute(partial(_score_batch, loaded, inputs, scored)), strict=True):
             results[index] = result
         on_scored(len(members))
     return results

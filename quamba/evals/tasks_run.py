@@ -1,5 +1,6 @@
 """Tasks evaluated in the background, their progress as an iterator."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -10,11 +11,13 @@ import torch
 
 from quamba.errors import TaskError
 from quamba.evals.interface import Evaluable
+from quamba.evals.relay import Call, Relay
 from quamba.evals.task_files import check_tasks
 from quamba.reports import ProgressReport, TaskReport
 
 MAX_LENGTH = 2048
 PROGRESS_SECONDS = 0.5
+ABANDON_SECONDS = 0.05
 
 
 class _Abandoned(Exception):  # noqa: N818
@@ -59,10 +62,11 @@ def evaluate_tasks(
 def _evaluate_task(
     loaded: Evaluable, name: str, num_fewshot: int, limit: int | None, batch_size: int, max_length: int
 ) -> Iterator[ProgressReport | TaskReport]:
-    """lm-eval calls the model back, so it runs in a thread; what it tells comes through a queue."""
+    """lm-eval calls the model back, so it runs in a thread; what it tells, and what it wants computed, comes through a
+    queue."""
     phase = f"evaluate:{name}"
     yield ProgressReport(phase, 0, 0, "requests")
-    told: queue.SimpleQueue[ProgressReport | list[TaskReport] | BaseException] = queue.SimpleQueue()
+    told: queue.SimpleQueue[ProgressReport | Call | list[TaskReport] | BaseException] = queue.SimpleQueue()
     abandoned = threading.Event()
     last_told = time.monotonic()
 
@@ -88,6 +92,7 @@ def _evaluate_task(
                         batch_size=batch_size,
                         max_length=max_length,
                         on_progress=on_progress,
+                        compute=Relay(told.put),
                     )
                 )
         except BaseException as error:  # noqa: BLE001  # raised again where the iterator is read
@@ -96,10 +101,18 @@ def _evaluate_task(
     worker = threading.Thread(target=work, name=phase, daemon=True)
     worker.start()
     try:
-        while isinstance(news := told.get(), ProgressReport):
-            yield news
+        while isinstance(news := told.get(), ProgressReport | Call):
+            if isinstance(news, Call):
+                news.run()
+            else:
+                yield news
     finally:
         abandoned.set()
+        while worker.is_alive():
+            with contextlib.suppress(queue.Empty):
+                left = told.get(timeout=ABANDON_SECONDS)
+                if isinstance(left, Call):
+                    left.result.set_exception(_Abandoned())
         worker.join()
     if isinstance(news, BaseException):
         raise news

@@ -47,9 +47,10 @@ def chunk_scan(
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     batch, length, nheads, headdim = x.shape
-    chunk = min(chunk_size, max(1, length))
+    # As many chunks as it takes, of equal size: the last one is hardly ever padded.
+    chunk = -(-length // -(-length // chunk_size))
     if stride is not None:
-        chunk = next(size for size in range(min(chunk, stride), 0, -1) if stride % size == 0)
+        chunk = next(size for size in range(min(chunk_size, stride), 0, -1) if stride % size == 0)
     chunks = -(-length // chunk)
     y = torch.empty_like(x)
     final = x.new_zeros(batch, nheads, headdim, B.shape[3]) if state is None else state.clone()

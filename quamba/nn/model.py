@@ -82,13 +82,19 @@ class MambaLM(nn.Module):
             float32 [Bt, L, D]; arbitrary at and beyond a row's length.
         """
         batch, length = input_ids.shape
-        rows = batch if self.device.type != "cpu" else max(1, _TOKENS_AT_ONCE // max(1, length))
-        if rows >= batch or cache is not None:
+        if cache is not None or self.device.type != "cpu" or batch * length <= _TOKENS_AT_ONCE:
             return self._hidden_states(input_ids, lengths, cache, tap)
-        hidden = torch.empty(batch, length, self.config.d_model, device=self.device)
-        for start in range(0, batch, rows):
-            part = slice(start, start + rows)
-            hidden[part] = self._hidden_states(input_ids[part], None if lengths is None else lengths[part], None, tap)
+        hidden = torch.empty(batch, length, self.config.d_model)
+        start = 0
+        while start < batch:
+            width = length if lengths is None else int(lengths[start])
+            end = min(batch, start + max(1, _TOKENS_AT_ONCE // max(1, width)))
+            part_lengths = None if lengths is None else lengths[start:end]
+            if part_lengths is not None:
+                # No wider than its own longest row: of sorted rows little is padding.
+                width = int(part_lengths.max())
+            hidden[start:end, :width] = self._hidden_states(input_ids[start:end, :width], part_lengths, None, tap)
+            start = end
         return hidden
 
     def _hidden_states(
