@@ -19,7 +19,7 @@ def generate_stubs(destination: Path) -> None:
 
     spec = importlib.util.find_spec("google.longrunning")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("setup.py: googleapis-common-protos is needed to generate the stubs: pip install googleapis-common-protos")
+        sys.exit("setup.py: the stubs need googleapis-common-protos: pip install googleapis-common-protos")
     longrunning = Path(next(iter(spec.submodule_search_locations)))
     well_known = Path(protoc.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as includes:
@@ -38,6 +38,7 @@ class BuildWithStubs(build_py):
     """`build_py` that adds the generated stubs; in an editable install they lie beside their sources."""
 
     def run(self) -> None:
+        """Build, then generate into what was built."""
         super().run()
         generate_stubs(PROTO_ROOT if self.editable_mode else Path(self.build_lib))
 

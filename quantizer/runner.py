@@ -135,8 +135,9 @@ class _Run:
         documents = None
         if config.quantize:
             documents = calibration_documents(config.calib_path, config.calib_data_num, config.shuffle_seed)
-        if config.eval_ppl and "wikitext2" in config.ppl_paths:
-            perplexity_text("wikitext2")
+        for name in config.ppl_paths if config.eval_ppl else ():
+            if name.startswith("wikitext2"):
+                perplexity_text(name)
         loaded = load_model(config.model_path, config.device)
         self.sizes = {"before": size_bytes(loaded.model), "after": size_bytes(loaded.model)}
         self.emit(FactsKnown(model=loaded.facts(), model_size_bytes=self.sizes))

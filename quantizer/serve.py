@@ -1,9 +1,9 @@
 """`quantizer serve`: the parts put together, started, and stopped again."""
 
 import ipaddress
+import queue
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -171,12 +171,15 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     def log(text: str) -> None:
         print(f"quantizer: {text}", file=sys.stderr, flush=True)
 
-    stopping = threading.Event()
+    # A handler runs between any two instructions of this thread, also of a wait: an event's lock could be held then. A
+    # SimpleQueue is made for that.
+    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stopping = False
 
-    def stop(_number: int, _frame: object) -> None:
-        if stopping.is_set():
+    def stop(number: int, _frame: object) -> None:
+        if stopping:
             raise KeyboardInterrupt
-        stopping.set()
+        stops.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -189,7 +192,8 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
         f"{options.model_root.resolve()}; recording with {where})",
         flush=True,
     )
-    stopping.wait()
+    stops.get()
+    stopping = True
     log("stopping")
     server.stop()
 

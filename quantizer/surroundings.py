@@ -11,7 +11,6 @@ from quantizer.config import RunConfig
 from quantizer.errors import SpecError, Violation
 
 _NAMED_CALIBRATION = ("builtin", "pile")
-_NAMED_PERPLEXITY = ("wikitext2", "gutenberg")
 
 
 def examine(config: RunConfig, root: Path | None = None) -> RunConfig:
@@ -117,8 +116,10 @@ class _Examiner:
         return str(path)
 
     def _perplexity_data(self) -> tuple[str, ...]:
+        from quamba.corpora import PERPLEXITY_TEXTS
+
         return tuple(
-            name if name in _NAMED_PERPLEXITY else self._file("ppl_dataset", name, _NAMED_PERPLEXITY)
+            name if name in PERPLEXITY_TEXTS else self._file("ppl_dataset", name, PERPLEXITY_TEXTS)
             for name in self._config.ppl_datasets
         )
 

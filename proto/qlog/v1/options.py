@@ -12,10 +12,30 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from qlog.v1 import spec_pb2
 
+
+class _Whole(click.ParamType):  # type: ignore[type-arg]  # generic in later versions of click only
+    """A whole number of so many bits. click's own range type would show users the range."""
+
+    name = "whole number"
+
+    def __init__(self, bits: int) -> None:
+        self._limit = 1 << (bits - 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that was typed."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if not -self._limit <= number < self._limit:
+            self.fail(f"{value} is too large", param, ctx)
+        return number
+
+
 _CLICK_TYPES: "Mapping[int, click.ParamType[Any] | type]" = {
     FieldDescriptor.TYPE_STRING: click.STRING,
-    FieldDescriptor.TYPE_INT32: click.IntRange(-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_INT64: click.IntRange(-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_INT32: _Whole(32),
+    FieldDescriptor.TYPE_INT64: _Whole(64),
 }
 
 
