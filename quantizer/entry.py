@@ -129,6 +129,10 @@ def _typed(context: click.Context) -> str:
     return shlex.join(["quantizer", *arguments])
 
 
+# What the light installation lacks.
+_EXTRA_MODULES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hub", "lm_eval", "datasets", "pyarrow")
+
+
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are one line each, on standard error."""
     try:
@@ -138,6 +142,9 @@ def run_command(arguments: Sequence[str]) -> int:
             cli.invoke(context)
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "quantizer"
         return _complain(f"{error.format_message()} (see `{where} --help`)", 2)
@@ -154,6 +161,10 @@ def run_command(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the one catch at the top: no tracebacks at users
         _trace()
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _EXTRA_MODULES:
+            return _complain(
+                f"{error.name} is not installed; run pip install '.[quantizer]' in the project's folder", 1
+            )
         return _complain(f"internal error: {type(error).__name__}: {error} (QLOG_DEBUG=1 shows where)", 1)
     return 0
 

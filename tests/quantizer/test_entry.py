@@ -206,3 +206,28 @@ def test_one_task_with_and_without_examples_is_two_results(inputs: tuple[Path, l
         "gutenberg_cloze@2shot": 2,
     }
     assert record["results"]["accuracy"] == tasks["gutenberg_cloze"]["acc"]
+
+
+def test_without_words_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bare `quantizer` prints its help as it is, and ends as wrong usage."""
+    assert run_command([]) == 2
+    assert capsys.readouterr().err.startswith("Usage: quantizer")
+
+
+def test_the_light_installation_says_what_is_missing(inputs: tuple[Path, list[str]]) -> None:
+    """Where torch and numpy are not installed, a run ends in one line that says how to install them."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "numpy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from quantizer.entry import main
+main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, "run", str(inputs[0]), "--quantize"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is not installed; run pip install" in done.stderr
+    assert done.stderr.count("\n") == 1
