@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError:
         note("the command line holds bytes that are no UTF-8")
         return WRONG_USAGE
-    return _status_of(partial(cli.main, args=given, prog_name="qlog", standalone_mode=False))
+    return _status_of(partial(cli.main, args=given, prog_name="qlog", standalone_mode=False, obj={"arguments": given}))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def command(ctx: click.Context, /, *, wait: bool, watch: bool | None, request_id
     is the job: look at it with `qlog jobs`, follow it with `qlog watch ID`, end it with `qlog cancel ID`.
     """
     settings = settings_of(ctx)
-    typed = shlex.join(["qlog", *sys.argv[1:]])
+    typed = shlex.join(["qlog", *ctx.ensure_object(dict)["arguments"]])
     with open_quantizer(settings) as api:
         job = api.submit(options, request_id, typed)
     if not (wait or watch):

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import io
 import json
@@ -107,7 +108,12 @@ def on_terminal(sections: tuple[Section, ...]) -> str:
     try:
         with os.fdopen(theirs, "w") as stream:
             write(Output(sections, None), Format.TABLE, stream)
-        return os.read(ours, 65536).decode()
+        # A terminal hands out what was written in pieces, and an error once the other end is closed and all is read.
+        pieces = []
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        return b"".join(pieces).decode()
     finally:
         os.close(ours)
 
