@@ -67,6 +67,7 @@ def selective_scan(
     checkpoints = x.new_empty(batch, marks, n, channels) if marks else None
     # So few rows at a time that several steps fit the buffers; rows do not know of each other.
     rows = max(1, min(batch, _BUFFER_ELEMENTS // (_STEPS * n * channels)))
+    rows = -(-batch // -(-batch // rows))
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
         _scan_rows(x[part], dt[part], A, B[part], C[part], h[part], y[part], stride, checkpoints, part)
@@ -96,22 +97,23 @@ def _scan_rows(
     states = x.new_empty(steps, batch, n, channels)
     At = A.t().contiguous()
     # Time first: a step's operands are contiguous, and a few steps' too.
-    dt, dtx = dt.transpose(0, 1).contiguous(), (dt * x).transpose(0, 1).contiguous()
-    B, C = B.transpose(0, 1).contiguous(), C.transpose(0, 1).contiguous()
+    dt, dtx = (t.transpose(0, 1).contiguous()[:, :, None, :] for t in (dt, dt * x))
+    B = B.transpose(0, 1).contiguous()[:, :, :, None]
+    C = C.transpose(0, 1).contiguous().view(length * batch, 1, n)
     out = x.new_empty(length, batch, channels)
+    rows_out = out.view(length * batch, 1, channels)
+    pairs = list(zip(states.unbind(), decays.unbind(), strict=True))
     for begin in range(0, length, steps):
         count = min(steps, length - begin)
         tokens = slice(begin, begin + count)
-        torch.mul(dt[tokens, :, None, :], At, out=decays[:count]).exp_()
-        torch.mul(B[tokens, :, :, None], dtx[tokens, :, None, :], out=states[:count])
+        whole = count == steps
+        torch.mul(dt[tokens], At, out=decays if whole else decays[:count]).exp_()
+        torch.mul(B[tokens], dtx[tokens], out=states if whole else states[:count])
         previous = h
-        for state, decay in zip(states[:count].unbind(), decays[:count].unbind(), strict=True):
+        for state, decay in pairs[:count]:
             previous = torch.addcmul(state, previous, decay, out=state)
-        torch.bmm(
-            C[tokens].view(count * batch, 1, n),
-            states[:count].view(count * batch, n, channels),
-            out=out[tokens].view(count * batch, 1, channels),
-        )
+        flat = slice(begin * batch, (begin + count) * batch)
+        torch.bmm(C[flat], states[:count].view(count * batch, n, channels), out=rows_out[flat])
         # The buffer is written again by the next steps.
         h.copy_(previous)
         if checkpoints is not None and stride is not None:
