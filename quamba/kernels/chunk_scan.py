@@ -11,7 +11,7 @@ from torch import Tensor
 from quamba.kernels.selective_scan import ScanResult
 
 # Elements of the largest intermediate, [rows, chunks, H, Q, Q] in float32: more leaves the caches.
-_BUFFER_ELEMENTS = 1 << 18
+_BUFFER_ELEMENTS = 1 << 19
 DEFAULT_CHUNK = 32
 
 
