@@ -60,9 +60,13 @@ class Observer:
             counts: int64 [Bt], how many of each row's T entries are real; None: all.
         """
         for documents in _documents(values, counts):
+            if self._sample is not None:
+                # Several passes follow: over a part of a wider tensor each would cost what a copy does.
+                documents = documents.contiguous()
             self.count += documents.numel()
-            self._minima.append(documents.amin())
-            self._maxima.append(documents.amax())
+            extremes = torch.aminmax(documents)
+            self._minima.append(extremes.min)
+            self._maxima.append(extremes.max)
             if self.percentile_alpha < 1.0:
                 self._update_percentile(documents)
             if self._sample is not None:
