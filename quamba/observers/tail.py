@@ -147,6 +147,12 @@ class Tail:
     def update(self, documents: Tensor) -> None:
         """Look at documents [d, T, C] once."""
         tokens, channels = documents.shape[1:]
+        if self._floor < 0 and documents.numel() >= self.size:
+            # The first batch alone says below what nothing will be among the largest of all.
+            values = largest(documents.reshape(1, -1, channels), self.size)[0]
+            self._floor = float(values[-1])
+            self._kept.append(values)
+            return
         if tokens >= 2 * _BLOCK and self._floor >= 0:
             maxima = block_maxima(documents)
             found = (maxima.flatten(1) > self._floor).nonzero()
