@@ -35,6 +35,8 @@ class Mamba1Mixer(nn.Module):
         self.A_log = parts["A_log"]
         self.D = parts["D"]
         self.dt_bias = parts["dt_bias"]
+        # What out_proj reads passes through it: a rotation takes its place.
+        self.rotation: nn.Module = nn.Identity()
         self.register_buffer("state_scale", None)
 
     def forward(
@@ -72,7 +74,7 @@ class Mamba1Mixer(nn.Module):
             state=state_before(cache),
             stride=None if tap is None else STATE_STRIDE,
         )
-        y = scan.y.mul_(nn.functional.silu(to_float(z)))
+        y: Tensor = self.rotation(scan.y.mul_(nn.functional.silu(to_float(z))))
         if tap is not None:
             tap("in_proj:input", u, lengths)
             tap("in_proj:output", to_float(xz), lengths)

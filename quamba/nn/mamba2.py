@@ -36,6 +36,8 @@ class Mamba2Mixer(nn.Module):
         self.A_log = parts["A_log"]
         self.D = parts["D"]
         self.dt_bias = parts["dt_bias"]
+        # What out_proj reads passes through it: a rotation takes its place.
+        self.rotation: nn.Module = nn.Identity()
         self.register_buffer("state_scale", None)
 
     def forward(
@@ -75,7 +77,7 @@ class Mamba2Mixer(nn.Module):
             state, y = scan.state, scan.y
             if tap is not None:
                 observe_state(tap, scan.checkpoints, lengths)
-        gated: Tensor = self.norm(y.flatten(-2), z)
+        gated: Tensor = self.rotation(self.norm(y.flatten(-2), z))
         if tap is not None:
             tap("in_proj:input", u, lengths)
             tap("z_act:input", z, lengths)
