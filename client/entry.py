@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import Any
 
 import click
+from qlog.v1.command_line import WRONG_USAGE, refusal, version_option
 
 from client.cli.options import note, shared_options
 from client.errors import QlogError
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 # Verb -> module below client.cli that has the command under the name `command`; imported when it is used.
 COMMANDS: Mapping[str, str] = {
@@ -66,10 +67,11 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @partial(shared_options, environment=True)
+@version_option("qlog")
 def cli() -> None:
     """List, show, compare and watch quantization experiments; submit and cancel jobs.
 
-    The options below are accepted before and after the command.
+    The options below, but for --version, are accepted before and after the command.
     """
 
 
@@ -77,16 +79,8 @@ def _status_of(run: Callable[[], object]) -> int:
     """Run a command; its exit code, with errors told."""
     try:
         status = run()
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return WRONG_USAGE
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "qlog"
-        note(f"{error.format_message().rstrip('.')} (see `{path} --help`)")
-        return WRONG_USAGE
     except click.ClickException as error:
-        note(error.format_message())
-        return error.exit_code
+        return refusal(error, "qlog", note)
     except QlogError as error:
         note(" ".join(str(error).split()))
         return error.exit_code

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from qlog.v1.command_line import counted, refusal, version_option
 
 from collector.errors import CollectorError, ListenError, StoreAccessError
 
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _DEFAULT_LOG_DIR = "logs"
-_LOG_DIR_HELP = "Directory of the store; also QLOG_LOG_DIR.  [default: logs]"
+_LOG_DIR_HELP = "Directory of the store (QLOG_LOG_DIR).  [default: logs]"
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(
@@ -24,10 +26,10 @@ Examples:
   collector serve
   collector serve --log_dir /var/lib/qlog --port 50551
   collector serve --host 0.0.0.0 --insecure""",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
-@click.version_option(package_name="qlog-ssm", prog_name="collector")
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
+@version_option("collector")
 @click.pass_context
 def cli(context: click.Context, log_dir: str | None) -> None:
     """The central store of quantization experiments: takes records, serves lists, comparisons and live views."""
@@ -42,8 +44,15 @@ Examples:
   collector serve --log_dir /var/lib/qlog
   collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted"""
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=50551, show_default=True, help="0: any free port.")
+@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    default=50551,
+    show_default=True,
+    help="Port to listen on; 0: any free one.",
+)
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
 @click.option("--insecure", is_flag=True, help="Listen on an address that other machines reach, without encryption.")
 @click.option(
@@ -100,7 +109,8 @@ def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> 
     store.announce(server.local_endpoint)
     index = store.index()
     corrupt = f" ({index.corrupt_count()} corrupt)" if index.corrupt_count() else ""
-    click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {index.count()} experiments{corrupt}")
+    held = counted(index.count(), "experiment")
+    click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {held}{corrupt}")
     sys.stdout.flush()
     signal.sigwait(_ENDS)
     server.stop()
@@ -118,24 +128,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="collector", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "collector"
-        return _complain(f"{error.format_message().rstrip('.')} (see `{path} --help`)", 2)
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return refusal(error, "collector", _complain)
     except CollectorError as error:
-        return _complain(str(error), 1)
+        _complain(str(error))
+        return 1
     except (click.Abort, KeyboardInterrupt):
         return 130
     return 0
 
 
-def _complain(text: str, code: int) -> int:
+def _complain(text: str) -> None:
     click.echo(f"collector: {' '.join(text.split())}", err=True)
-    return code
 
 
 if __name__ == "__main__":

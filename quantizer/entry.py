@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from qlog.v1.options import spec_from_options, spec_options
+from qlog.v1.command_line import refusal, version_option
+from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.errors import QuantizerError
 from quantizer.settings import Settings, settings_options
@@ -22,7 +23,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @click.group(context_settings=_CONTEXT)
 @settings_options
-@click.version_option(package_name="qlog-ssm", prog_name="quantizer")
+@version_option("quantizer")
 def cli() -> None:
     """Quantize Mamba models, and record what it did to every layer and to accuracy.
 
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-@cli.command(context_settings=_CONTEXT)
+@cli.command(cls=SpecCommand, context_settings=_CONTEXT)
 @settings_options
 @spec_options
 @click.pass_context
@@ -62,13 +63,21 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 @cli.command(context_settings=_CONTEXT)
 @settings_options
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=50552, show_default=True, help="0: any free port.")
+@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    default=50552,
+    show_default=True,
+    help="Port to listen on; 0: any free one.",
+)
 @click.option(
     "model_root",
     "--model_root",
     "--model-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
     default=".",
     show_default=True,
     help="Jobs read models and data below this directory and nowhere else.",
@@ -142,19 +151,15 @@ def run_command(arguments: Sequence[str]) -> int:
             cli.invoke(context)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx is not None else "quantizer"
-        return _complain(f"{error.format_message()} (see `{where} --help`)", 2)
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return refusal(error, "quantizer", _complain)
     except QuantizerError as error:
         _trace()
-        return _complain(str(error), error.exit_code)
+        _complain(str(error))
+        return error.exit_code
     except KeyboardInterrupt as error:
-        return _complain("stopped", getattr(error, "exit_code", 130))
+        _complain("stopped")
+        return int(getattr(error, "exit_code", 130))
     except BrokenPipeError:
         # Whoever read our output is gone; nothing more can be told, at the interpreter's exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,16 +167,15 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the one catch at the top: no tracebacks at users
         _trace()
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _EXTRA_MODULES:
-            return _complain(
-                f"{error.name} is not installed; run pip install '.[quantizer]' in the project's folder", 1
-            )
-        return _complain(f"internal error: {type(error).__name__}: {error} (QLOG_DEBUG=1 shows where)", 1)
+            _complain(f"{error.name} is not installed; run pip install '.[quantizer]' in the project's folder")
+        else:
+            _complain(f"internal error: {type(error).__name__}: {error} (QLOG_DEBUG=1 shows where)")
+        return 1
     return 0
 
 
-def _complain(message: str, exit_code: int) -> int:
+def _complain(message: str) -> None:
     click.echo(f"quantizer: error: {' '.join(message.split())}", err=True)
-    return exit_code
 
 
 def _trace() -> None:

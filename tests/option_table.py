@@ -1,4 +1,4 @@
-"""The README's table of options, from ExperimentSpec and from what the quantizer refuses.
+"""The README's table of options, from ExperimentSpec.
 
     python -m tests.option_table
 
@@ -6,19 +6,15 @@ writes it into README.md, between the two comments that mark its place.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qlog.v1 import spec_pb2
-
-from quantizer.errors import SpecError
-from quantizer.wire import config_of
+from qlog.v1.options import EVERY_VALUE
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN = "<!-- options: written by `python -m tests.option_table` -->\n"
 END = "<!-- end of options -->\n"
-REFUSAL = "is not supported yet"
 
 
 def table() -> str:
@@ -49,32 +45,12 @@ def _spelling(field: Any) -> str:
 
 
 def _help(field: Any) -> str:
-    planned = [value for value in _values(field) if _is_planned(field, value)]
-    if not planned:
-        return str(_info(field).help)
-    if len(planned) == len(list(_values(field))):
-        return f"*Not supported yet.* {_info(field).help}"
-    return f"{_info(field).help} *Not supported yet: {', '.join(map(str, planned))}.*"
-
-
-def _values(field: Any) -> Iterator[Any]:
-    """Values to try: all where there are few, else one that is no default."""
     info = _info(field)
-    alternatives = info.metavar.split("|")
-    if field.type == field.TYPE_BOOL:
-        yield True
-    elif alternatives[0].isdecimal():
-        yield from map(int, alternatives)
-    elif field.type == field.TYPE_STRING:
-        yield info.default or "1"
-
-
-def _is_planned(field: Any, value: Any) -> bool:
-    try:
-        config_of(spec_pb2.ExperimentSpec(**{"model": "m", "quantize": True, field.name: value}))
-    except SpecError as error:
-        return any(each.field == field.name and REFUSAL in each.message for each in error.violations)
-    return False
+    if not info.unsupported:
+        return str(info.help)
+    if EVERY_VALUE in info.unsupported:
+        return f"*Not supported yet.* {info.help}"
+    return f"{info.help} *Not supported yet: {', '.join(info.unsupported)}.*"
 
 
 def _escaped(text: str) -> str:

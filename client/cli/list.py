@@ -39,7 +39,13 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 )
 @click.option("--all", "everything", is_flag=True, help="All experiments.")
 @click.option("--running", is_flag=True, help="Also those that have not ended.")
-@click.option("--filter", "filter_text", metavar="FILTER", default="", help="Only those that match (AIP-160).")
+@click.option(
+    "--filter",
+    "filter_text",
+    metavar="FILTER",
+    default="",
+    help="Only those that match (AIP-160).  [not supported yet]",
+)
 @click.option(
     "--sort",
     type=click.Choice(["number", "-number"]),

@@ -44,14 +44,6 @@ def _remember_address(ctx: click.Context, param: click.Parameter, value: str | N
     _remember(ctx, param, value)
 
 
-def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"qlog {version('qlog-ssm')}")
-        ctx.exit()
-
-
 def shared_options(command: _Command, *, environment: bool = False) -> _Command:
     """Decorate a command with the options that every command has; `environment`: with their variables."""
     options = (
@@ -94,14 +86,6 @@ def shared_options(command: _Command, *, environment: bool = False) -> _Command:
             callback=_remember,
             expose_value=False,
             help=f"How long to wait for each answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
-        ),
-        click.option(
-            "--version",
-            is_flag=True,
-            is_eager=True,
-            callback=_show_version,
-            expose_value=False,
-            help="Show the version.",
         ),
     )
     for option in reversed(options):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import click
-from qlog.v1.options import spec_options
+from qlog.v1.options import SpecCommand, spec_options
 
 from client.cli.options import answer, note, settings_of, shared_options
 from client.errors import ExperimentFailedError, QlogError
@@ -37,7 +37,7 @@ def _uuid(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
         raise click.BadParameter(f"{value!r} is no UUID") from None
 
 
-@click.command("submit", epilog=_EPILOG)
+@click.command("submit", cls=SpecCommand, epilog=_EPILOG)
 @spec_options
 @click.option("--wait", is_flag=True, help="Wait for its end, show progress, print the summary.")
 @click.option(

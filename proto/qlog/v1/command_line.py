@@ -1,0 +1,52 @@
+"""What the command lines of the three programs say alike: their version, wrong usage, and counts of things."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+WRONG_USAGE = 2
+
+
+def version_option(program: str) -> Callable[[_Command], _Command]:
+    """Decorate a command with --version, which prints the program's name and version, as `qlog 0.1.0`."""
+
+    def show(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            from importlib.metadata import version
+
+            click.echo(f"{program} {version('qlog-ssm')}")
+            context.exit()
+
+    return click.option(
+        "--version", is_flag=True, is_eager=True, callback=show, expose_value=False, help="Show the version."
+    )
+
+
+def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
+    """Tell what click refuses; the exit code.
+
+    Args:
+        error: of which a command without its verb is answered with the whole help, everything else in one line.
+        program: whose --help is named where the error does not know the verb.
+        complain: writes one line.
+    """
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    text = " ".join(error.format_message().split()).replace(". (", " (").rstrip(".")
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else program
+        text = f"{text} (see `{path} --help`)"
+    complain(text)
+    return error.exit_code
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 experiment", "2 experiments"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+__all__ = ["WRONG_USAGE", "counted", "refusal", "version_option"]
