@@ -15,9 +15,10 @@ from quantizer.jobs import Jobs
 from quantizer.outcome import Outcome
 from quantizer.recorder import Recorder, Recording
 from quantizer.summary import summary
-from quantizer.worker import CancelJob, FromWorker, JobOver, StartJob, ToWorker, work
+from quantizer.worker import CancelJob, FromWorker, JobOver, Leave, StartJob, ToWorker, work
 
 CANCEL_GRACE_S = 10.0
+LEAVE_GRACE_S = 5.0
 DELIVERY_WAIT_S = 2.0
 STOP_SEEN_S = 0.5
 _POLL_S = 0.1
@@ -71,8 +72,15 @@ class Worker:
         self.process.kill()
 
     def close(self) -> None:
-        """End it, and free what it took here."""
-        self.process.kill()  # There is nothing that it could still save.
+        """End it, and free what it took here.
+
+        It is asked to leave: named semaphores that its libraries have made (tqdm's lock is one) are removed by the
+        process itself, on its way out, and by nobody where it is killed.
+        """
+        if self.process.is_alive():
+            self.send(Leave())
+            self.process.join(LEAVE_GRACE_S)
+            self.process.kill()
         self.process.join()
         self.connection.close()
         self.process.close()

@@ -1,6 +1,7 @@
 """`quantizer serve`: the parts put together, started, and stopped again."""
 
 import ipaddress
+import math
 import queue
 import signal
 import sys
@@ -30,6 +31,8 @@ from quantizer.worker import work
 
 STOPPED = "the quantizer was stopped"
 SERVER_GRACE_S = 2.0
+# Who stops a program may send the signal to it and to its process group: what comes so soon is not another one.
+SAME_SIGNAL_S = 1.0
 _SERVICES = (
     quantizer_pb2.DESCRIPTOR.services_by_name["QuantizerService"].full_name,
     "google.longrunning.Operations",
@@ -103,7 +106,7 @@ class QuantizerServer:
 
     def _listen(self, options: ServeOptions) -> int:
         streams = Streams()
-        quantizer_pb2_grpc.add_QuantizerServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+        quantizer_pb2_grpc.add_QuantizerServiceServicer_to_server(
             Quantizer(self.jobs, self.devices, options.model_root.resolve(), streams), self._server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
@@ -161,7 +164,7 @@ def check_host(host: str, *, insecure: bool) -> None:
 
 
 def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second one does not wait for anything.
+    """Serve until SIGTERM or Ctrl-C; another one, later, does not wait for anything.
 
     Raises:
         QuantizerError: it cannot start.
@@ -174,10 +177,10 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     # A handler runs between any two instructions of this thread, also of a wait: an event's lock could be held then. A
     # SimpleQueue is made for that.
     stops: queue.SimpleQueue[int] = queue.SimpleQueue()
-    stopping = False
+    stopping_since = math.inf
 
     def stop(number: int, _frame: object) -> None:
-        if stopping:
+        if time.monotonic() > stopping_since + SAME_SIGNAL_S:
             raise KeyboardInterrupt
         stops.put(number)
 
@@ -193,7 +196,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
         flush=True,
     )
     stops.get()
-    stopping = True
+    stopping_since = time.monotonic()
     log("stopping")
     server.stop()
 

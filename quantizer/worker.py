@@ -1,7 +1,7 @@
 """The process that runs jobs: one a device, spawned, so that what crashes is a job and not the service.
 
-It talks with its parent through one pipe. To it: StartJob, CancelJob. From it: the job's events, its Outcome where it
-completed, and JobOver when it is ready for the next. A worker whose parent is gone ends at once.
+It talks with its parent through one pipe. To it: StartJob, CancelJob, Leave. From it: the job's events, its Outcome
+where it completed, and JobOver when it is ready for the next. A worker whose parent is gone ends at once.
 """
 
 import gc
@@ -42,13 +42,18 @@ class CancelJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """End the process, once no job runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobOver:
     """The job has ended, as its Finished said; `reusable`: the process may run another."""
 
     reusable: bool
 
 
-ToWorker = StartJob | CancelJob
+ToWorker = StartJob | CancelJob | Leave
 FromWorker = JobEvent | Outcome | JobOver
 
 
@@ -58,7 +63,7 @@ class Pipe:
     def __init__(self, connection: "Connection[FromWorker, ToWorker]") -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._starts: queue.SimpleQueue[StartJob] = queue.SimpleQueue()
+        self._starts: queue.SimpleQueue[StartJob | None] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._reason = ""
         threading.Thread(target=self._receive, name="qlog-parent", daemon=True).start()
@@ -68,8 +73,8 @@ class Pipe:
         with self._sending:
             self._connection.send(message)
 
-    def next_job(self) -> StartJob:
-        """Wait for a job."""
+    def next_job(self) -> StartJob | None:
+        """Wait for a job; None: leave."""
         return self._starts.get()
 
     def check_cancelled(self) -> None:
@@ -83,12 +88,15 @@ class Pipe:
                 message = self._connection.recv()
             except (EOFError, OSError):
                 os._exit(1)  # Nobody is left to run a job for.
-            if isinstance(message, StartJob):
-                self._cancelled.clear()
-                self._starts.put(message)
-            else:
-                self._reason = message.reason
-                self._cancelled.set()
+            match message:
+                case StartJob():
+                    self._cancelled.clear()
+                    self._starts.put(message)
+                case CancelJob(reason):
+                    self._reason = reason
+                    self._cancelled.set()
+                case Leave():
+                    self._starts.put(None)
 
 
 class LineSender(io.TextIOBase):
@@ -113,7 +121,7 @@ class LineSender(io.TextIOBase):
 
 
 def work(connection: "Connection[FromWorker, ToWorker]") -> None:
-    """The worker's main function: run jobs until the parent goes away or ends it."""
+    """The worker's main function: run jobs until the parent ends it or goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides.
     pipe = Pipe(connection)
     lines: TextIO = LineSender(pipe)  # type: ignore[assignment]  # what print and logging use of a TextIO, it has
@@ -121,8 +129,7 @@ def work(connection: "Connection[FromWorker, ToWorker]") -> None:
     # Torch is loaded here, before a job waits for it.
     from quantizer.runner import run_experiment
 
-    while True:
-        start = pipe.next_job()
+    while (start := pipe.next_job()) is not None:
 
         def emit(event: ExperimentEvent, *, verbose: bool = start.config.verbose) -> None:
             pipe.send(event)
@@ -164,4 +171,4 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-__all__ = ["CancelJob", "FromWorker", "JobOver", "StartJob", "ToWorker", "work"]
+__all__ = ["CancelJob", "FromWorker", "JobOver", "Leave", "StartJob", "ToWorker", "work"]

@@ -1,5 +1,6 @@
 """Workers for tests, run in spawned processes of their own: what a job does is said by its model's name."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -16,8 +17,7 @@ from tests.quantizer.builders import layer_report
 def scripted_worker(connection: "Connection[FromWorker, ToWorker]") -> None:
     """Completes at once, but for jobs named otherwise."""
     pipe = Pipe(connection)
-    while True:
-        start = pipe.next_job()
+    while (start := pipe.next_job()) is not None:
         name = start.config.model.rpartition("/")[2]
         if name == "dies-at-once":
             os._exit(7)
@@ -46,6 +46,21 @@ def scripted_worker(connection: "Connection[FromWorker, ToWorker]") -> None:
         pipe.send(Finished(Status.COMPLETED, "", 0.5, (("load", 0.5),)))
         pipe.send(Outcome(start.config, (layer_report(),), 1, ExperimentResults(), {}, 0.5))
         pipe.send(JobOver(reusable=True))
+
+
+def worker_with_semaphore(connection: "Connection[FromWorker, ToWorker]") -> None:
+    """Makes a named semaphore, as tqdm does, and tells its name."""
+    pipe = Pipe(connection)
+    lock = multiprocessing.get_context("spawn").RLock()
+    pipe.send(LogLine(lock._semlock.name))  # type: ignore[attr-defined]  # its name is nowhere else
+    pipe.next_job()
+
+
+def deaf_worker(connection: "Connection[FromWorker, ToWorker]") -> None:
+    """Never looks at what it is told."""
+    pipe = Pipe(connection)
+    pipe.send(LogLine("here"))
+    time.sleep(600)
 
 
 def _begin(pipe: Pipe, start: StartJob) -> None:
