@@ -1,24 +1,27 @@
 """The whole path on small models: two servers, three experiments, a list and a comparison (`make demo`).
 
-Everything listens on loopback and is stopped at the end; the store is kept for a look around.
+Everything listens on loopback and is stopped at the end, also where SIGTERM or Ctrl-C is the end (exit code 143 or
+130); the store is kept for a look around.
 """
 
 import contextlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from types import FrameType
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
 READY = re.compile(r"listening on (\S+:\d+)")
 START_SECONDS = 60
 STOP_SECONDS = 20
+ENDS = (signal.SIGTERM, signal.SIGINT)
 
 COMMON = [
     *("--quantize", "--w_bits", "8", "--a_bits", "8", "--batch_size", "16"),
@@ -31,22 +34,52 @@ EXPERIMENTS = [
 ]
 
 
+def end(number: int, _frame: FrameType | None) -> None:
+    """Leave every block on the way out, as at the end."""
+    sys.exit(128 + number)
+
+
 @contextlib.contextmanager
-def server(name: str, log: Path, *arguments: str) -> Iterator[str]:
-    """Run a server until the block ends; gives its HOST:PORT."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [PROGRAMS / name, "serve", "--port", "0", *arguments], stdout=output, stderr=subprocess.STDOUT, text=True
-        )
+def undisturbed() -> Iterator[None]:
+    """Signals wait for the end of the block: a process that has begun must not be forgotten."""
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda this, _frame: came.append(this)) for number in ENDS}
     try:
-        yield wait_until_ready(name, process, log)
+        yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def running(command: list[str | Path], output: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the block ends."""
+    with contextlib.ExitStack() as ending:
+        with undisturbed():
+            process = subprocess.Popen(command, stdout=output, stderr=output and subprocess.STDOUT, text=True)
+            ending.callback(stop, process)
+        yield process
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a process and wait for it, if it still runs."""
+    with undisturbed():
         process.terminate()
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def server(name: str, log: Path, *arguments: str) -> Iterator[str]:
+    """Run a server until the block ends; gives its HOST:PORT."""
+    command = [PROGRAMS / name, "serve", "--port", "0", *arguments]
+    with log.open("w") as output, running(command, output.fileno()) as process:
+        yield wait_until_ready(name, process, log)
 
 
 def wait_until_ready(name: str, process: subprocess.Popen[str], log: Path) -> str:
@@ -59,17 +92,20 @@ def wait_until_ready(name: str, process: subprocess.Popen[str], log: Path) -> st
     sys.exit(f"demo: {name} did not start:\n{log.read_text()}")
 
 
-def run(*command: str, stdout: IO[str] | None = None) -> None:
+def run(*command: str) -> None:
     """Show a command and what it prints."""
     print(f"\n$ {shlex.join(command)}", flush=True)
-    process = subprocess.run([PROGRAMS / command[0], *command[1:]], check=False, stdout=stdout)
-    if process.returncode != 0:
-        sys.exit(f"demo: {command[0]} ended with exit code {process.returncode}")
+    with running([PROGRAMS / command[0], *command[1:]]) as process:
+        code = process.wait()
+    if code != 0:
+        sys.exit(f"demo: {command[0]} ended with exit code {code}")
 
 
 def main() -> None:
     """Three experiments from submission to comparison."""
     began = time.monotonic()
+    for number in ENDS:
+        signal.signal(number, end)
     folder = Path(tempfile.mkdtemp(prefix="qlog-demo-"))
     logs = folder / "logs"
     logs.mkdir()
