@@ -13,6 +13,7 @@ from qlog.v1.command_line import refusal, version_option
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.errors import QuantizerError
+from quantizer.generate import generate
 from quantizer.settings import Settings, settings_options
 
 # gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
@@ -31,8 +32,12 @@ def cli() -> None:
     Examples:
       quantizer run models/mamba-2m --quantize --eval_zero_shot --task_list gutenberg_cloze
       quantizer serve --model_root models
+      quantizer generate models/mamba-2m --prompt "It was a dark night, and"
       quantizer spool flush
     """
+
+
+cli.add_command(generate)
 
 
 @cli.command(cls=SpecCommand, context_settings=_CONTEXT)

@@ -1,14 +1,16 @@
 """What an evaluation needs of a loaded model; `quamba.models.loading.LoadedModel` has it."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from quamba.generation import Decoder
 
-class LanguageModel(Protocol):
-    """A causal language model. Bt batch, L tokens, D d_model, V padded vocabulary."""
+
+class LanguageModel(Decoder, Protocol):
+    """A causal language model that can be scored too. Bt batch, L tokens, D d_model, V padded vocabulary."""
 
     def hidden_states(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the head reads, float32 [Bt, L, D], of int64 [Bt, L]; arbitrary at and beyond a row's length."""
@@ -16,18 +18,6 @@ class LanguageModel(Protocol):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 [..., V] of hidden states [..., D]."""
-        ...
-
-    def new_cache(self, batch_size: int) -> Any:
-        """The memory before the first token; its `select(rows)` keeps the rows with these int64 indices."""
-        ...
-
-    def prefill(self, input_ids: Tensor, lengths: Tensor | None, cache: Any) -> Tensor:
-        """Logits float32 [Bt, V] of each row's last real position."""
-        ...
-
-    def step(self, input_ids: Tensor, cache: Any) -> Tensor:
-        """Logits float32 [Bt, V] after one more token a row, int64 [Bt]."""
         ...
 
 

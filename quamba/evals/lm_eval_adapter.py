@@ -138,10 +138,10 @@ class EvaluatedLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
         counted = self._counted(len(requests))
         results = [""] * len(requests)
         for wanted in dict.fromkeys(options):
-            room = self._max_length - wanted.max_tokens
+            room = self._max_length - wanted.max_new_tokens
             if room < 1:
                 raise TaskError(
-                    f"{wanted.max_tokens} tokens to generate leave no room for a text in {self._max_length}"
+                    f"{wanted.max_new_tokens} tokens to generate leave no room for a text in {self._max_length}"
                 )
             numbers = [number for number, option in enumerate(options) if option == wanted]
             prompts = [contexts[number][-room:] or [self.prefix_token_id] for number in numbers]

@@ -28,6 +28,8 @@ class FakeCache:
 class FakeModel:
     """h_t = DECAY * h_{t-1} + embedding[x_t]; what lies beyond a row's length is NaN, as a trap."""
 
+    device = torch.device("cpu")
+
     def __init__(self, width: int = 12) -> None:
         generator = torch.Generator().manual_seed(7)
         self.embedding = torch.randn(VOCABULARY, width, generator=generator)
