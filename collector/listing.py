@@ -1,21 +1,23 @@
 """Pages of a list: which experiments stand on one, and the token that goes on after it.
 
-The order is that of the lines (or the reverse), then, where asked for, the experiments that run, in the order of their
-ids. A token says what comes next by number, so appends between two pages neither repeat nor skip a line.
+The order is that of the lines, then, where asked for, the experiments that run, in the order of their start; or all of
+it reversed. A token says what comes next by number, so appends between two pages neither repeat nor skip a line.
 """
 
 import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from collector.errors import InvalidRequestError
-from collector.index import Entry
+from collector.index import Entry, Index
 from collector.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from collector.store import Store
 
+# Of the line that a list from the last one begins with, whatever its number is by then.
+_LAST = 2**62 - 1
 _ORDERS = {"": False, "number": False, "number asc": False, "number desc": True}
 
 
@@ -24,8 +26,8 @@ class ListQuery:
     """What is listed, apart from where a page begins.
 
     Attributes:
-        descending: the last line first.
-        include_running: also those without a line, after all others.
+        descending: the newest first.
+        include_running: also those without a line; they are newer than all others.
         full: with statistics.
     """
 
@@ -44,7 +46,7 @@ class Cursor:
 
     Attributes:
         number: of the next line; -1 downwards, or the count of lines upwards, where there is none left.
-        running: the id after which the running ones go on, once all lines were shown; None before that.
+        running: the place after which the running ones go on, once one was shown; None before that.
     """
 
     number: int
@@ -106,27 +108,42 @@ def decode_token(query: ListQuery, token: str) -> Cursor:
     return Cursor(number, running)
 
 
-def first_cursor(store: Store, query: ListQuery) -> Cursor:
+def first_cursor(query: ListQuery) -> Cursor:
     """Where the first page begins."""
-    return Cursor(store.index().count() - 1 if query.descending else 0)
+    return Cursor(_LAST if query.descending else 0)
 
 
-def list_items(store: Store, query: ListQuery, cursor: Cursor, limit: int) -> Sequence[Listed]:
-    """Up to `limit` items from the cursor on."""
+def list_items(
+    store: Store, query: ListQuery, cursor: Cursor, limit: int, start_of: Callable[[str], int]
+) -> list[Listed]:
+    """Up to `limit` items from the cursor on.
+
+    Args:
+        start_of: when a running experiment began, in nanoseconds since 1970.
+    """
     # Running ones first: one that ends meanwhile is then listed as a line, or on the next page, but not missed.
-    running = sorted(store.running()) if query.include_running else []
+    running = {f"{start_of(name):020d} {name}": name for name in store.running()} if query.include_running else {}
     index = store.index()
-    step = -1 if query.descending else 1
-    listed: list[Listed] = []
-    if not query.descending or cursor.running is None:
-        entries = index.page(cursor.number, limit, descending=query.descending)
-        listed = [Listed(entry, Cursor(entry.number + step, cursor.running)) for entry in entries]
+    unended = {place: name for place, name in sorted(running.items()) if index.by_id(name) is None}
+    if query.descending:
+        return _newest_first(index, unended, cursor, limit)
+    entries = index.page(cursor.number, limit, descending=False)
+    listed = [Listed(entry, Cursor(entry.number + 1, cursor.running)) for entry in entries]
     number = listed[-1].after.number if listed else cursor.number
-    for experiment_id in running:
-        if len(listed) >= limit:
-            break
-        if experiment_id > (cursor.running or "") and index.by_id(experiment_id) is None:
-            listed.append(Listed(experiment_id, Cursor(number, experiment_id)))
+    later = (place for place in unended if place > (cursor.running or ""))
+    listed += [Listed(unended[place], Cursor(number, place)) for place in later]
+    return listed[:limit]
+
+
+def _newest_first(index: Index, unended: dict[str, str], cursor: Cursor, limit: int) -> list[Listed]:
+    listed: list[Listed] = []
+    if cursor.number == _LAST:
+        earlier = (place for place in reversed(unended) if cursor.running is None or place < cursor.running)
+        listed = [Listed(unended[place], Cursor(_LAST, place)) for place in earlier][:limit]
+    if len(listed) < limit:
+        start = min(cursor.number, index.count() - 1)
+        entries = index.page(start, limit - len(listed), descending=True)
+        listed += [Listed(entry, Cursor(entry.number - 1)) for entry in entries]
     return listed
 
 

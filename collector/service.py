@@ -80,8 +80,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         query = ListQuery(parse_order(request.order_by), request.include_running, full)
         size = parse_page_size(request.page_size)
         token = request.page_token
-        cursor = decode_token(query, token) if token else first_cursor(self._store, query)
-        items = list_items(self._store, query, cursor, size + 1)
+        cursor = decode_token(query, token) if token else first_cursor(query)
+        items = list_items(self._store, query, cursor, size + 1, self._views.start_of)
         response = collector_pb2.ListExperimentsResponse(total_size=self._store.index().count())
         if query.include_running:
             response.total_size += len(self._store.running())

@@ -76,6 +76,14 @@ class Views:
         experiment.status = pb.EXPERIMENT_STATUS_RUNNING
         return experiment
 
+    def start_of(self, experiment_id: str) -> int:
+        """When a running experiment began, in nanoseconds since 1970; 0 where that is not known."""
+        try:
+            start_time = self.of_running(experiment_id, full=False).start_time
+        except NotFoundError:
+            return 0
+        return max(0, start_time.ToNanoseconds())
+
     def record(self, ref: str, field: str) -> Record:
         """The full record of the experiment that a REF names.
 

@@ -99,8 +99,9 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
         self._called(request, context)
         if request.filter:
             abort(context, grpc.StatusCode.UNIMPLEMENTED, "filters are not supported yet: leave --filter out")
-        shown = self.experiments[::-1] if request.order_by == "number desc" else list(self.experiments)
-        shown += self._unended() if request.include_running else []
+        shown = [*self.experiments, *(self._unended() if request.include_running else ())]
+        if request.order_by == "number desc":
+            shown.reverse()
         start = int(request.page_token or 0)
         # No more than three a page: what a client asks for is an upper bound.
         page = shown[start : start + min(request.page_size, 3)]
@@ -123,6 +124,12 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
                 return collector_pb2.GetExperimentResponse(experiment=experiment)
         abort(context, grpc.StatusCode.NOT_FOUND, f"there is no experiment {request.ref}")
         raise AssertionError
+
+    def GetStoreInfo(
+        self, request: collector_pb2.GetStoreInfoRequest, context: grpc.ServicerContext
+    ) -> collector_pb2.GetStoreInfoResponse:
+        self._called(request, context)
+        return collector_pb2.GetStoreInfoResponse(experiments=len(self.experiments), running=len(self.running))
 
     def CompareExperiments(
         self, request: collector_pb2.CompareExperimentsRequest, context: grpc.ServicerContext

@@ -46,7 +46,17 @@ def test_running_ones_cost_nothing_where_there_are_none(qlog: Qlog, collector: F
     collector.experiments = [builders.experiment(number) for number in range(100)]
     ran = qlog("list", "--running", "--last", "2", "--format", "json", "--collector", collector.endpoint)
     assert numbers(ran) == [98, 99]
-    assert len(collector.requests) == 2
+    assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_running_ones_stand_by_their_start(qlog: Qlog, collector: FakeCollector, options: list[str]) -> None:
+    """The newest last, and first where the newest come first: one order and its reverse."""
+    collector.running = {"0199ffff-0001": [], "0199ffff-0002": []}
+    where = ["--running", *options, "--format", "json", "--collector", collector.endpoint]
+    upwards, downwards = (json.loads(qlog("list", *where, "--sort", sort).out) for sort in ("number", "-number"))
+    assert [entry["experiment_id"] for entry in upwards][-2:] == list(collector.running)
+    assert downwards == upwards[::-1]
 
 
 def test_each_entry_in_json_has_what_scripts_read(qlog: Qlog, collector: FakeCollector) -> None:

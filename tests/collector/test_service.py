@@ -244,6 +244,47 @@ def test_running_experiments_are_listed_after_all_others(client):
     assert [e.experiment_id for e in client.list().experiments][1:] == [running[1]]
 
 
+@pytest.mark.parametrize("page_size", [1, 2, 10])
+def test_running_experiments_are_the_newest_by_their_start(client, page_size):
+    """One order, whatever the ids; "number desc" is its reverse, on pages of any size."""
+    client.record()
+    client.record()
+    starts = {new_id(): start for start in (300, 100, 200)}
+    for experiment_id, start in starts.items():
+        event = begin()
+        event.begin.start_time.FromSeconds(start)
+        client.append(experiment_id, [event])
+
+    def listed(order):
+        found, token = [], ""
+        while True:
+            page = client.list(include_running=True, order_by=order, page_size=page_size, page_token=token)
+            found += [e.start_time.seconds if not e.HasField("number") else e.number for e in page.experiments]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    assert listed("number") == [0, 1, 100, 200, 300]
+    assert listed("number desc") == [300, 200, 100, 1, 0]
+
+
+def test_from_the_newest_nothing_is_missed(client):
+    """Running ones that end between two pages are listed as lines, and a line is listed once."""
+    client.record()
+    running = sorted(new_id() for _ in range(3))
+    for experiment_id in running:
+        client.append(experiment_id, [begin()])
+    query = {"include_running": True, "order_by": "number desc"}
+    page = client.list(**query, page_size=1)
+    assert [e.experiment_id for e in page.experiments] == running[2:]
+    client.append(running[0], [finish()], offset=1)
+    page = client.list(**query, page_size=2, page_token=page.next_page_token)
+    assert [e.experiment_id for e in page.experiments] == [running[1], running[0]]
+    client.append(running[1], [finish()], offset=1)
+    page = client.list(**query, page_size=5, page_token=page.next_page_token)
+    assert [e.number for e in page.experiments] == [0]
+
+
 def test_page_tokens_belong_to_their_list(client):
     """A token with other parameters, or made up, is refused."""
     for _ in range(3):
