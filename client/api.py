@@ -73,7 +73,7 @@ class CollectorApi(_Api):
         filter_text: str = "",
         running: bool = False,
     ) -> ExperimentPage:
-        """One page of experiments by their numbers, without statistics; running ones, where wanted, after all others.
+        """One page of experiments by their numbers, without statistics; running ones, where wanted, are the newest.
 
         Raises:
             QlogError: the call failed.
@@ -107,6 +107,14 @@ class CollectorApi(_Api):
         from client.compare_wire import comparison_from
 
         return comparison_from(self._call(self._stub.CompareExperiments, pb.CompareExperimentsRequest(refs=refs)))
+
+    def running(self) -> int:
+        """How many experiments have not ended.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        return int(self._call(self._stub.GetStoreInfo, pb.GetStoreInfoRequest()).running)
 
     def watch(
         self, experiment_id: str = "", resume_token: str = "", timeout_s: float | None = None

@@ -1,6 +1,7 @@
 """Experiments side by side: configuration, results, ranges of each tensor."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -9,7 +10,7 @@ from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRo
 from client.documents import Column, Flat, Note, Output, Row, Section, Table
 from client.labels import label
 from client.tensor_tables import interval_text, range_of
-from client.text import as_text, escape, fixed, number, percent, signed
+from client.text import as_text, escape, fixed, number, percent, signed, size
 from client.values import Experiment, Record
 
 _ABOUT = ("number", "id", "time", "model", "bits", "alpha", "status")
@@ -42,7 +43,7 @@ def _sections(comparison: Comparison, everything: bool) -> Iterator[Section]:
     tensors = tuple(_tensor_row(row) for row in comparison.tensors if everything or row.differs)
     if tensors:
         headings = ("range_before", "range_after", "range_reduction")
-        columns = (Column(f"{name} {label(heading)}", True) for name in names for heading in headings)
+        columns = (Column(label(heading), True, group=name) for name in names for heading in headings)
         yield Table((Column(label("tensor")), *columns), tensors, label("activation_statistics"))
     if not config and not results and not tensors:
         yield Note(label("no_differences"))
@@ -58,13 +59,15 @@ def _cell_text(key: str, cell: Cell) -> str:
 
 def _metric_row(row: MetricRow) -> Row:
     first, *others = row.cells
-    compared = chain.from_iterable((_value_text(cell), _difference_text(cell, row)) for cell in others)
-    return Row((escape(row.name), _value_text(first), *compared), marked=row.differs)
+    compared = chain.from_iterable((_value_text(cell, row), _difference_text(cell, row)) for cell in others)
+    return Row((escape(row.name), _value_text(first, row), *compared), marked=row.differs)
 
 
-def _value_text(cell: MetricCell) -> str:
+def _value_text(cell: MetricCell, row: MetricRow) -> str:
     if cell.value is None:
         return label("absent")
+    if row.unit == "bytes":
+        return size(cell.value)
     error = "" if cell.stderr is None else f" ± {_error_text(cell.stderr, None)}"
     return as_text(cell.value) + error
 
@@ -77,8 +80,10 @@ def _difference_text(cell: MetricCell, row: MetricRow) -> str:
     """ "-1.25 points ± 0.90 (exceeds its standard error)"."""
     if cell.difference is None:
         return as_text(None)
-    places = 2 if row.is_fraction else None
-    unit = f" {label('points')}" if row.is_fraction else ""
+    if row.unit == "bytes":
+        return size(cell.difference, sign="+")
+    places = 2 if row.unit == "fraction" else None
+    unit = f" {label('points')}" if row.unit == "fraction" else ""
     error = "" if cell.difference_stderr is None else f" ± {_error_text(cell.difference_stderr, places)}"
     verdict = "" if cell.exceeds_stderr is None else f" ({label('exceeds' if cell.exceeds_stderr else 'within')})"
     return f"{signed(cell.difference, places)}{unit}{error}{verdict}"
@@ -116,7 +121,7 @@ def _data(comparison: Comparison) -> dict[str, Any]:
         "results": [
             {
                 "name": row.name,
-                "unit": "fraction" if row.is_fraction else "plain",
+                "unit": row.unit,
                 "differs": row.differs,
                 "cells": [_metric_data(cell) for cell in row.cells],
             }
@@ -130,8 +135,7 @@ def _data(comparison: Comparison) -> dict[str, Any]:
 
 
 def _metric_data(cell: MetricCell) -> dict[str, Any]:
-    names = ("value", "stderr", "difference", "difference_stderr", "exceeds_stderr")
-    return {name: value for name in names if (value := getattr(cell, name)) is not None}
+    return {name: value for name, value in asdict(cell).items() if value is not None}
 
 
 def _flat(comparison: Comparison) -> Flat:

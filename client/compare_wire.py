@@ -1,10 +1,23 @@
 """A comparison from the collector's messages to the client's values."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 from qlog.v1 import collector_pb2
 
 from client import record_wire
-from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRow, TensorRow
+from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRow, TensorRow, Unit
 from client.wire import experiment_from
+
+# A unit that this version does not know is shown as it comes.
+UNITS: Mapping[collector_pb2.MetricUnit, Unit] = {
+    collector_pb2.METRIC_UNIT_UNSPECIFIED: "plain",
+    collector_pb2.METRIC_UNIT_FRACTION: "fraction",
+    collector_pb2.METRIC_UNIT_BYTES: "bytes",
+    collector_pb2.METRIC_UNIT_PLAIN: "plain",
+}
+_CELL = tuple(field.name for field in fields(MetricCell))
 
 
 def _config_row(message: collector_pb2.ConfigRow) -> ConfigRow:
@@ -15,19 +28,21 @@ def _config_row(message: collector_pb2.ConfigRow) -> ConfigRow:
     return ConfigRow(key=message.key, cells=cells, differs=message.differs)
 
 
-def _metric_cell(message: collector_pb2.MetricCell) -> MetricCell:
-    names = ("value", "stderr", "difference", "difference_stderr", "exceeds_stderr")
-    known = record_wire.present(message, names)
-    return MetricCell(**{"value": None, **known})
+def _metric_cell(message: collector_pb2.MetricCell, unit: Unit) -> MetricCell:
+    known = record_wire.present(message, _CELL)
+    if unit == "bytes":
+        known = {name: _whole(value) for name, value in known.items()}
+    return MetricCell(**known)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _metric_row(message: collector_pb2.MetricRow) -> MetricRow:
-    return MetricRow(
-        name=message.name,
-        is_fraction=message.unit == collector_pb2.METRIC_UNIT_FRACTION,
-        cells=tuple(_metric_cell(cell) for cell in message.cells),
-        differs=message.differs,
-    )
+    unit = UNITS.get(message.unit, "plain")
+    cells = tuple(_metric_cell(cell, unit) for cell in message.cells)
+    return MetricRow(name=message.name, unit=unit, cells=cells, differs=message.differs)
 
 
 def _tensor_row(message: collector_pb2.TensorRow) -> TensorRow:
@@ -45,4 +60,4 @@ def comparison_from(message: collector_pb2.CompareExperimentsResponse) -> Compar
     )
 
 
-__all__ = ["comparison_from"]
+__all__ = ["UNITS", "comparison_from"]

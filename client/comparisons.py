@@ -1,7 +1,7 @@
 """Experiments side by side, as frozen values."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from client.values import Experiment, Record
 
@@ -23,6 +23,10 @@ class ConfigRow:
     differs: bool
 
 
+# Of 1, compared in points; whole; any other number.
+Unit: TypeAlias = Literal["fraction", "bytes", "plain"]
+
+
 @dataclass(frozen=True, slots=True)
 class MetricCell:
     """One experiment's value of a metric, and how it differs from the first experiment's.
@@ -30,7 +34,7 @@ class MetricCell:
     `difference` and `difference_stderr` are in points (hundredths) for fractions, else in the metric's own unit.
     """
 
-    value: float | None
+    value: float | None = None
     stderr: float | None = None
     difference: float | None = None
     difference_stderr: float | None = None
@@ -39,10 +43,10 @@ class MetricCell:
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric; `is_fraction`: of 1, compared in points."""
+    """One metric."""
 
     name: str
-    is_fraction: bool
+    unit: Unit
     cells: tuple[MetricCell, ...]
     differs: bool
 
@@ -66,4 +70,4 @@ class Comparison:
     tensors: tuple[TensorRow, ...]
 
 
-__all__ = ["Cell", "Comparison", "ConfigRow", "MetricCell", "MetricRow", "TensorRow"]
+__all__ = ["Cell", "Comparison", "ConfigRow", "MetricCell", "MetricRow", "TensorRow", "Unit"]

@@ -10,10 +10,22 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its heading, and whether its cells stand at the right."""
+    """A column of a table.
+
+    Attributes:
+        heading: without the group.
+        right: its cells stand at the right.
+        group: what it shows a part of, such as an experiment. All groups of a table have the same headings.
+    """
 
     heading: str
     right: bool = False
+    group: str = ""
+
+    @property
+    def title(self) -> str:
+        """The heading, with the group before it."""
+        return f"{self.group} {self.heading}" if self.group else self.heading
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings; every row has as many cells as there are columns."""
+    """Rows under headings; a row has as many cells as there are columns, or a single one that stands over them all."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]

@@ -27,7 +27,7 @@ def _lines(section: Section) -> Iterator[str]:
 def _table_lines(table: Table) -> Iterator[str]:
     marking = any(row.marked for row in table.rows)
     columns = (*((Column(""),) if marking else ()), *table.columns)
-    yield _line(column.heading for column in columns)
+    yield _line(column.title for column in columns)
     yield "|" + "|".join(" ---: " if column.right else " --- " for column in columns) + "|"
     for row in table.rows:
         mark = (MARK if row.marked else "",) if marking else ()

@@ -41,13 +41,14 @@ def _lines(section: Section, paint: Painter) -> Iterator[str]:
 
 def _table_lines(table: Table, paint: Painter) -> Iterator[str]:
     marking = any(row.marked for row in table.rows)
-    heading = Row(tuple(column.heading for column in table.columns), style="heading")
+    heading = Row(tuple(column.title for column in table.columns), style="heading")
     rows = (heading, *table.rows)
-    columns = [max(width(row.cells[place]) for row in rows) for place in range(len(table.columns))]
+    whole = [row.cells for row in rows if len(row.cells) == len(table.columns)]
+    columns = [max(map(width, cells)) for cells in zip(*whole, strict=True)]
     for row in rows:
         padded = (
             pad(cell, size, right=column.right)
-            for cell, size, column in zip(row.cells, columns, table.columns, strict=True)
+            for cell, size, column in zip(row.cells, columns, table.columns, strict=len(row.cells) > 1)
         )
         start = f"{MARK if row.marked else '':1} " if marking else ""
         yield paint((start + _GAP.join(padded)).rstrip(), "marked" if row.marked else row.style)

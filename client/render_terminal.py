@@ -1,17 +1,14 @@
-"""Sections on a terminal: colours where they are wanted, and columns folded where the terminal is too narrow."""
+"""Sections on a terminal: colours where they are wanted, and other forms where the terminal is too narrow."""
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from client.documents import Facts, Note, Section, Table
+from client.render_narrow import GAP, MARGIN, broken, folded_widths, longest_word, set_apart, stacked
 from client.render_plain import Painter, plain, unpainted
 from client.text import width
-
-# Room between two columns, and for a mark before the first.
-_GAP = 2
-_MARGIN = 2
 
 # ECMA-48's numbers for the colours of each role.
 _CODES: Mapping[str, str] = {
@@ -44,37 +41,46 @@ def write_terminal(sections: Sequence[Section], stream: TextIO) -> None:
     for place, section in enumerate(sections):
         if place:
             stream.write("\n")
-        if _width(section) > columns >= _least_width(section):
-            # Costs as much to import as gRPC, so only where there is something to fold.
-            from client.render_rich import write_rich
-
-            write_rich(section, stream, columns)
-        else:
-            # It fits, or else no folding would keep its words whole: the terminal breaks the lines.
+        if _width(section) <= columns:
             stream.write(plain((section,), paint))
+        elif isinstance(section, Table):
+            _write_narrow_table(section, stream, columns, paint)
+        elif _least_width(section) <= columns:
+            _write_folded(section, stream, columns)
+        else:
+            # No folding would keep its words whole: the terminal breaks the lines.
+            stream.write(plain((section,), paint))
+
+
+def _write_narrow_table(table: Table, stream: TextIO, columns: int, paint: Painter) -> None:
+    lines = stacked(table)
+    if lines is not None:
+        stream.write(plain((lines if _width(lines) <= columns else broken(lines, columns),), paint))
+    elif (widths := folded_widths(table, columns)) is not None:
+        _write_folded(table, stream, columns, widths)
+    else:
+        stream.write(plain((set_apart(table, columns) or broken(table, columns),), paint))
+
+
+def _write_folded(section: Section, stream: TextIO, columns: int, widths: Sequence[int] = ()) -> None:
+    # Costs as much to import as gRPC, so only where there is something to fold.
+    from client.render_rich import write_rich
+
+    write_rich(section, stream, columns, widths)
 
 
 def _width(section: Section) -> int:
     return max((width(line) for line in plain((section,)).splitlines()), default=0)
 
 
-def _least_width(section: Section) -> int:
-    """The columns that are needed where every cell is folded between its words."""
+def _least_width(section: Note | Facts) -> int:
+    """The columns that are needed where every text is folded between its words."""
     match section:
         case Note():
             return 0
         case Facts(entries):
             names = max((width(name) for name, _ in entries), default=0)
-            return _MARGIN + names + _GAP + _longest_word(value for _, value in entries)
-        case Table():
-            cells = zip(*(row.cells for row in section.rows), strict=True)
-            headings = (column.heading for column in section.columns)
-            columns = [_longest_word((heading, *texts)) for heading, texts in zip(headings, cells, strict=True)]
-            return _MARGIN + sum(columns) + _GAP * len(columns)
-
-
-def _longest_word(texts: Iterable[str]) -> int:
-    return max((width(word) for text in texts for word in text.split()), default=0)
+            return MARGIN + names + GAP + longest_word(value for _, value in entries)
 
 
 __all__ = ["painter", "write_terminal"]

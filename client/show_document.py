@@ -8,7 +8,7 @@ from client.documents import Column, Facts, Flat, Output, Row, Section, Table
 from client.labels import label
 from client.metrics import TASK_KEYS, task_metrics
 from client.tensor_tables import reorder_table, tensor_tables, user_table
-from client.text import as_text, duration, escape
+from client.text import as_text, duration, escape, size
 from client.values import Experiment
 
 # Parts of a record that are shown as names and values, with their headings.
@@ -17,7 +17,7 @@ _PARTS: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ("model", "model_facts", as_text),
     ("calibration", "calibration", as_text),
     ("environment", "environment", as_text),
-    ("model_size_bytes", "model_size", as_text),
+    ("model_size_bytes", "model_size", size),
     ("artifact", "artifact", as_text),
     ("phases", "phases", duration),
     ("dropped", "dropped", as_text),

@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 # What could steer a terminal or turn text around: C0, DEL, C1, line and paragraph separators, bidirectional controls,
 # lone surrogates.
@@ -12,8 +12,9 @@ _HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-
 _CONTROL = re.compile(f"[{_HARMFUL}]")
 _CONTROL_BUT_LINE = re.compile(f"[{_HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 _NOTHING = "-"
-# Whole numbers below it are shown in full: sizes in bytes, counts.
+# Whole numbers below it are shown in full: counts.
 _ALL_DIGITS = 1e15
+_SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def escape(text: str) -> str:
@@ -120,6 +121,17 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(count: Any, *, sign: Literal["", "+"] = "") -> str:
+    """A number of bytes: 9.19 MB, 512 bytes; with `sign` +, a difference: +5.43 MB, -312.00 kB, 0 bytes."""
+    if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
+        return as_text(count)
+    for unit, factor in _SIZES:
+        # What would be rounded up to the larger unit is shown in that.
+        if abs(count) >= factor * 0.999995:
+            return f"{count / factor:{sign}.2f} {unit}"
+    return f"{count:{sign if count else ''}.0f} bytes"
+
+
 def clock(seconds: float) -> str:
     """Seconds since 1970 as local time."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -137,5 +149,6 @@ __all__ = [
     "pad",
     "percent",
     "signed",
+    "size",
     "width",
 ]

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from collector.records import Json, Record, double_from_json, is_stderr, metrics_of, stderr_key
 
@@ -17,7 +18,16 @@ _FRACTIONS = re.compile(
 _CONFIG_PARTS = ("environment", "model", "calibration")
 # In this order, after the keys without such a prefix.
 _CONFIG_GROUPS = ("reorder_summary.", *(f"{part}." for part in _CONFIG_PARTS))
-_METRIC_GROUPS = ("tasks.", "ppl.", "fp16.", "reorder_summary.", "model_size_bytes.", "duration_s")
+_SIZES = "model_size_bytes."
+_METRIC_GROUPS = ("tasks.", "ppl.", "fp16.", "reorder_summary.", _SIZES, "duration_s")
+
+
+class Unit(Enum):
+    """What a metric counts."""
+
+    FRACTION = auto()  # of 1
+    BYTES = auto()
+    PLAIN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +58,10 @@ class MetricCell:
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric. `fraction`: a fraction of 1."""
+    """One metric."""
 
     name: str
-    fraction: bool
+    unit: Unit
     cells: tuple[MetricCell, ...]
     differs: bool
 
@@ -163,7 +173,7 @@ def _metrics(record: Record) -> dict[str, tuple[float, float | None]]:
     sizes = record.get("model_size_bytes")
     if isinstance(sizes, dict):
         for key, item in sizes.items():
-            _add(found, f"model_size_bytes.{key}", item)
+            _add(found, _SIZES + key, item)
     _add(found, "duration_s", record.get("duration_s"))
     return found
 
@@ -215,28 +225,34 @@ def _is_fraction_name(name: str) -> bool:
 
 
 def _metric_row(name: str, values: Sequence[tuple[float, float | None] | None]) -> MetricRow:
-    # Some tasks report the same names in per cent: those are no fractions.
-    bounded = all(0 <= value[0] <= 1 or math.isnan(value[0]) for value in values if value is not None)
-    fraction = bounded and _is_fraction_name(name)
-    unit = 100.0 if fraction else 1.0
+    unit = _unit_of(name, [value[0] for value in values if value is not None])
+    scale = 100.0 if unit is Unit.FRACTION else 1.0
     first = values[0]
-    cells = tuple(_metric_cell(value, first if place else None, unit) for place, value in enumerate(values))
+    cells = tuple(_metric_cell(value, first if place else None, scale) for place, value in enumerate(values))
     numbers = [None if value is None else str(value[0]) for value in values]
-    return MetricRow(name, fraction, cells, any(number != numbers[0] for number in numbers[1:]))
+    return MetricRow(name, unit, cells, any(number != numbers[0] for number in numbers[1:]))
+
+
+def _unit_of(name: str, numbers: Iterable[float]) -> Unit:
+    if name.startswith(_SIZES):
+        return Unit.BYTES
+    # Some tasks report the same names in per cent: those are no fractions.
+    bounded = all(0 <= number <= 1 or math.isnan(number) for number in numbers)
+    return Unit.FRACTION if bounded and _is_fraction_name(name) else Unit.PLAIN
 
 
 def _metric_cell(
-    value: tuple[float, float | None] | None, first: tuple[float, float | None] | None, unit: float
+    value: tuple[float, float | None] | None, first: tuple[float, float | None] | None, scale: float
 ) -> MetricCell:
     if value is None:
         return MetricCell()
     number, stderr = value
     if first is None or not math.isfinite(number - first[0]):
         return MetricCell(number, stderr)
-    difference = (number - first[0]) * unit
+    difference = (number - first[0]) * scale
     if stderr is None or first[1] is None or not math.isfinite(stderr + first[1]):
         return MetricCell(number, stderr, difference)
-    both = math.hypot(stderr, first[1]) * unit
+    both = math.hypot(stderr, first[1]) * scale
     return MetricCell(number, stderr, difference, both, abs(difference) > both)
 
 
@@ -254,4 +270,4 @@ def _tensor_row(name: str, stats: Sequence[dict[str, Json] | None]) -> TensorRow
     return TensorRow(name, tuple(stats), any(not same(value, stats[0]) for value in stats[1:]))
 
 
-__all__ = ["Comparison", "ConfigRow", "MetricCell", "MetricRow", "TensorRow", "compare", "natural_key", "same"]
+__all__ = ["Comparison", "ConfigRow", "MetricCell", "MetricRow", "TensorRow", "Unit", "compare", "natural_key", "same"]

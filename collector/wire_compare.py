@@ -1,13 +1,19 @@
 """A comparison's rows on the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qlog.v1 import collector_pb2
 from qlog.v1 import common_pb2 as pb
 
-from collector.compare import Comparison, ConfigRow, MetricCell, MetricRow, TensorRow
+from collector.compare import Comparison, ConfigRow, MetricCell, MetricRow, TensorRow, Unit
 from collector.wire_stats import stats_from_json
 from collector.wire_values import value_from_json
+
+UNITS: Mapping[Unit, collector_pb2.MetricUnit] = {
+    Unit.FRACTION: collector_pb2.METRIC_UNIT_FRACTION,
+    Unit.BYTES: collector_pb2.METRIC_UNIT_BYTES,
+    Unit.PLAIN: collector_pb2.METRIC_UNIT_PLAIN,
+}
 
 
 def comparison_to_wire(
@@ -31,9 +37,8 @@ def _config_row(row: ConfigRow) -> collector_pb2.ConfigRow:
 
 
 def _metric_row(row: MetricRow) -> collector_pb2.MetricRow:
-    unit = collector_pb2.METRIC_UNIT_FRACTION if row.fraction else collector_pb2.METRIC_UNIT_PLAIN
     cells = [_metric_cell(cell) for cell in row.cells]
-    return collector_pb2.MetricRow(name=row.name, unit=unit, cells=cells, differs=row.differs)
+    return collector_pb2.MetricRow(name=row.name, unit=UNITS[row.unit], cells=cells, differs=row.differs)
 
 
 def _metric_cell(cell: MetricCell) -> collector_pb2.MetricCell:
@@ -52,4 +57,4 @@ def _tensor_row(row: TensorRow) -> collector_pb2.TensorRow:
     return collector_pb2.TensorRow(name=row.name, cells=cells, differs=row.differs)
 
 
-__all__ = ["comparison_to_wire"]
+__all__ = ["UNITS", "comparison_to_wire"]

@@ -20,7 +20,7 @@ from client.settings import (
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_NEGATIVE_NUMBER = re.compile(r"-[0-9]+", re.ASCII)
+NEGATIVE_NUMBER = re.compile(r"-[0-9]+", re.ASCII)
 _SOURCES: Mapping[ParameterSource, str] = {
     ParameterSource.COMMANDLINE: "given",
     ParameterSource.ENVIRONMENT: "environment",
@@ -105,7 +105,7 @@ def settings_of(ctx: click.Context) -> Settings:
 def references(ctx: click.Context, _param: click.Parameter, value: str | Sequence[str] | None) -> Any:
     """Check REF arguments: -1 is one, --colums is a mistyped option."""
     for ref in (value,) if isinstance(value, str) else value or ():
-        if ref.startswith("-") and not _NEGATIVE_NUMBER.fullmatch(ref):
+        if ref.startswith("-") and not NEGATIVE_NUMBER.fullmatch(ref):
             raise click.NoSuchOption(ref, ctx=ctx, possibilities=_similar(ctx, ref))
         if not ref.strip():
             raise click.BadParameter("an empty REF: give a number, -1 for the last, an id or the beginning of one")
@@ -131,4 +131,4 @@ def note(text: str) -> None:
     click.echo(f"qlog: {escape(text)}", err=True)
 
 
-__all__ = ["REF_CONTEXT", "answer", "note", "references", "settings_of", "shared_options"]
+__all__ = ["NEGATIVE_NUMBER", "REF_CONTEXT", "answer", "note", "references", "settings_of", "shared_options"]

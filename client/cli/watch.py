@@ -4,8 +4,9 @@ import sys
 from functools import partial
 
 import click
+from qlog.v1.command_line import counted
 
-from client.cli.options import REF_CONTEXT, note, references, settings_of, shared_options
+from client.cli.options import NEGATIVE_NUMBER, REF_CONTEXT, note, references, settings_of, shared_options
 from client.errors import ExperimentFailedError, NotFoundError, QlogError
 from client.events import WatchBatch
 from client.live import LiveLines
@@ -19,6 +20,7 @@ _EPILOG = """\b
 Examples:
   qlog watch
   qlog watch 0199c0de
+  qlog watch -1
   qlog watch 0199c0de --format json | jq 'select(.event == "layer_stats").name'
 """
 
@@ -63,10 +65,14 @@ class _Printer:
 @shared_options
 @click.pass_context
 def command(ctx: click.Context, *, ref: str | None) -> None:
-    """Watch an experiment until it ends.
+    """Watch what runs, or one experiment until it ends.
 
-    Without REF all that run or begin, until Ctrl-C. Shows phases, progress, the statistics of each layer and results
-    as they arrive. Fails if the experiment does. With --format json each event is an object on a line of its own.
+    Without REF all that run or begin, until Ctrl-C. REF is the id of one, or a unique prefix of it; what runs has no
+    number yet, so that a number, or -1 for the last line of the log, names one that has ended. Of such a one the end is
+    told at once.
+
+    Shows phases, progress, the statistics of each layer and results as they arrive. Fails if the experiment did. With
+    --format json each event is an object on a line of its own.
     """
     settings = settings_of(ctx)
     if settings.form not in {Format.TABLE, Format.JSON}:
@@ -74,9 +80,10 @@ def command(ctx: click.Context, *, ref: str | None) -> None:
     printer = _Printer(settings.form, named=ref is None)
     if ref is None:
         experiment = None
-        # Whether anybody is there; a stream that brings no news cannot tell.
-        ask(settings, lambda api: api.page(page_size=1))
-        note(f"watching {settings.place}, end with Ctrl-C")
+        # Also whether anybody is there: a stream that brings no news cannot tell.
+        count = ask(settings, lambda api: api.running())
+        going = f"{counted(count, 'experiment')} {'runs' if count == 1 else 'run'}" if count else "nothing runs"
+        note(f"watching {settings.place}, where {going} now; end with Ctrl-C")
     else:
         experiment = _find(settings, ref)
     if experiment is not None and experiment.ended:
@@ -94,6 +101,8 @@ def _find(settings: Settings, ref: str) -> Experiment:
     try:
         return ask(settings, lambda api: api.get(ref, full=False))
     except NotFoundError as error:
+        if settings.nothing_yet or ref.isdecimal() or NEGATIVE_NUMBER.fullmatch(ref):
+            raise
         raise NotFoundError(f"{error}; one that has not begun is among the jobs of `qlog jobs`") from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from qlog.v1 import collector_pb2 as pb
 
+from client.compare_wire import UNITS
 from tests.client import builders
 from tests.client.conftest import Ran
 from tests.client.fakes import FakeCollector
@@ -44,6 +45,12 @@ def comparison(collector: FakeCollector) -> FakeCollector:
                 unit=pb.METRIC_UNIT_PLAIN,
                 differs=True,
                 cells=[pb.MetricCell(value=9.5), pb.MetricCell(value=9.75, difference=0.25)],
+            ),
+            pb.MetricRow(
+                name="model_size_bytes.before",
+                unit=pb.METRIC_UNIT_BYTES,
+                differs=True,
+                cells=[pb.MetricCell(value=9187584), pb.MetricCell(value=4712208, difference=-4475376)],
             ),
             pb.MetricRow(name="duration_s", cells=[pb.MetricCell(value=3.0), pb.MetricCell()], differs=True),
         ],
@@ -93,6 +100,21 @@ def test_differences_are_signed_and_judged(qlog: Qlog, comparison: FakeCollector
     assert "0.5205 ± 0.01" in out
     comparison.comparison.results[0].cells[1].exceeds_stderr = True
     assert "(exceeds its standard error)" in qlog("compare", "0", "4", "--collector", comparison.endpoint).out
+
+
+def test_bytes_are_shown_in_short_and_told_exactly(qlog: Qlog, comparison: FakeCollector) -> None:
+    """Megabytes for people; whole numbers, all of their digits, for programs."""
+    where = ["compare", "0", "4", "--collector", comparison.endpoint]
+    (line,) = (line for line in qlog(*where).out.splitlines() if "model_size_bytes" in line)
+    assert line.split() == ["*", "model_size_bytes.before", *("9.19", "MB"), *("4.71", "MB"), *("-4.48", "MB")]
+    row = next(row for row in json.loads(qlog(*where, "--format", "json").out)["results"] if row["unit"] == "bytes")
+    assert repr(row["cells"]) == "[{'value': 9187584}, {'value': 4712208, 'difference': -4475376}]"
+    assert "results,model_size_bytes.before,true,9187584,4712208,-4475376,," in qlog(*where, "--format", "csv").out
+
+
+def test_every_unit_is_known() -> None:
+    """The table of units is total."""
+    assert set(UNITS) == set(pb.MetricUnit.values())
 
 
 def test_tensors_are_aligned_by_name(qlog: Qlog, comparison: FakeCollector) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -161,4 +162,82 @@ def test_a_narrow_terminal_gets_folded_columns(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(len, words)) <= 20
     assert words[1].endswith("yz")
     assert " ".join(line[:14].strip().removesuffix("yz").strip() for line in words[1:]) == "one two three four five six"
-    assert lines("x" * 30)[1] == "x" * 30 + "  yz"
+    assert lines("x" * 30) == ["a", "    b", "x" * 30, "    yz"]
+
+
+def narrow(table: Table, columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of a table on a terminal without colours."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return [line.rstrip() for line in on_terminal((table,)).splitlines()]
+
+
+def test_groups_of_columns_become_lines_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each experiment has of a tensor stands in a line of its own below the tensor's name."""
+    columns = (
+        Column("tensor"),
+        *(Column(name, True, group) for group in ("#0", "#12") for name in ("before", "after")),
+    )
+    table = Table(columns, (Row(("in_proj", "1 [0, 1]", "2", "3", "4"), marked=True), Row(("x", *"abcd"))), "Ranges")
+    assert narrow(table, 80, monkeypatch) == [
+        "Ranges",
+        "  tensor   #0 before  #0 after  #12 before  #12 after",
+        "* in_proj   1 [0, 1]         2           3          4",
+        "  x                a         b           c          d",
+    ]
+    assert narrow(table, 40, monkeypatch) == [
+        "Ranges",
+        "  tensor    before  after",
+        "* in_proj",
+        "    #0    1 [0, 1]      2",
+        "    #12          3      4",
+        "  x",
+        "    #0           a      b",
+        "    #12          c      d",
+    ]
+    assert narrow(table, 20, monkeypatch)[3:6] == ["* in_proj", "    #0    1 [0, 1]", "          2"]
+
+
+def test_a_row_that_is_too_wide_is_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long value does not widen the columns of all others."""
+    rows = [Row((f"key{place}", "1", "2")) for place in range(4)]
+    table = Table((Column("key"), Column("#0"), Column("#12")), (rows[0], Row(("d", "x" * 30, "y")), *rows[1:]))
+    assert narrow(table, 20, monkeypatch) == [
+        *("key   #0  #12", "key0  1   2", "d", "    #0   " + "x" * 30, "    #12  y"),
+        *("key1  1   2", "key2  1   2", "key3  1   2"),
+    ]
+
+
+def test_columns_that_do_not_fit_go_on_in_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heading and rows are broken at the same columns, which stay aligned."""
+    names = ("alpha", "beta", "gamma", "delta")
+    table = Table(tuple(Column(name, True) for name in names), (Row(tuple("1234")), Row(("10000", "2", "3", "4"))))
+    assert narrow(table, 18, monkeypatch) == [
+        *("alpha  beta  gamma", "    delta", "    1     2      3", "        4"),
+        *("10000     2      3", "        4"),
+    ]
+
+
+@given(st.data())
+def test_no_width_loses_a_word(data: st.DataObject) -> None:
+    """Whatever the terminal's width, every word of every cell is there whole, and every heading."""
+    words = st.text("abcdef模", min_size=1, max_size=9)
+    cells = st.lists(words, max_size=4).map(" ".join)
+    count = data.draw(st.integers(1, 5))
+    groups = data.draw(st.booleans()) and count % 2 == 1 and count > 1
+    columns = tuple(
+        Column(data.draw(words), group=f"#{(place - 1) // 2}" if groups and place else "") for place in range(count)
+    )
+    if groups:
+        columns = (
+            columns[0],
+            *(Column(f"h{place % 2}", group=column.group) for place, column in enumerate(columns[1:])),
+        )
+    row = st.builds(Row, st.tuples(*[cells] * count), st.booleans())
+    table = Table(columns, tuple(data.draw(st.lists(row, min_size=1, max_size=6))))
+    with pytest.MonkeyPatch.context() as patch:
+        shown = narrow(table, data.draw(st.integers(8, 60)), patch)
+    found = Counter(word for line in shown for word in line.split())
+    wanted = Counter(word for each in table.rows for cell in each.cells for word in cell.split())
+    assert wanted <= found
+    assert {column.heading for column in columns} <= set(found)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.text import as_text, duration, escape, escape_lines, fixed, number, pad, percent, signed, width
+from client.text import as_text, duration, escape, escape_lines, fixed, number, pad, percent, signed, size, width
 
 
 @given(st.text())
@@ -68,6 +68,15 @@ def test_differences_carry_their_sign() -> None:
         "0.0",
         "NaN",
     ]
+
+
+def test_sizes_are_told_in_the_unit_that_fits() -> None:
+    """Two decimals of kB, MB or GB (powers of 1000), whole bytes below; a difference has its sign unless it is 0."""
+    assert [size(value) for value in (0, 512, 9_187_584, 516_540_000.0, 5_559_367_680, 999_999_999)] == [
+        *("0 bytes", "512 bytes", "9.19 MB", "516.54 MB", "5.56 GB", "1.00 GB"),
+    ]
+    assert [size(value, sign="+") for value in (5_426_048, -312_000, 0)] == ["+5.43 MB", "-312.00 kB", "0 bytes"]
+    assert [size(value) for value in (None, "many", math.inf, True)] == ["-", "many", "Infinity", "yes"]
 
 
 def test_units_are_those_of_the_record() -> None:

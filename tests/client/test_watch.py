@@ -66,6 +66,24 @@ def test_one_that_has_ended_is_told_at_once(qlog: Qlog, run: FakeCollector, ref:
     assert ran.err.count("\n") == code
 
 
+def test_a_number_is_a_line_whatever_runs(qlog: Qlog, run: FakeCollector) -> None:
+    """-1 is the last line, told at once, although something runs; the help says so."""
+    ran = qlog("watch", "-1", "--collector", run.endpoint)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("COMPLETED as number 4")
+    assert "-1 for the last line of the log" in " ".join(qlog("watch", "--help").out.split())
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "nothing runs"), (1, "1 experiment runs"), (2, "2 experiments run")])
+def test_without_a_ref_it_is_said_what_runs(qlog: Qlog, run: FakeCollector, count: int, said: str) -> None:
+    """Before anything is waited for; who watches knows whether there is something to see."""
+    run.running = {IDS[place]: builders.run_events() for place in range(count)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.cli.watch._watch", lambda *_: None)
+        ran = qlog("watch", "--collector", run.endpoint)
+    assert ran.err == f"qlog: watching {run.endpoint}, where {said} now; end with Ctrl-C\n"
+
+
 def test_a_run_that_fails_fails_the_command(qlog: Qlog, run: FakeCollector) -> None:
     """Exit code 1, with the reason."""
     run.ends[RUN] = builders.experiment(5, experiment_id=RUN, status=3, error="out of memory", results=None)
@@ -84,6 +102,7 @@ def test_one_that_nobody_knows(qlog: Qlog, run: FakeCollector) -> None:
     ran = qlog("watch", "0199dead", "--collector", run.endpoint)
     assert ran.code == 1
     assert "qlog jobs" in ran.err
+    assert "qlog jobs" not in qlog("watch", "99", "--collector", run.endpoint).err
 
 
 def connector(

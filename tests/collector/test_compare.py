@@ -2,7 +2,8 @@
 
 import pytest
 
-from collector.compare import compare, natural_key, same
+from collector.compare import Unit, compare, natural_key, same
+from collector.wire_compare import UNITS
 
 
 def record(**parts):
@@ -58,7 +59,7 @@ def test_fractions_differ_in_points_with_their_combined_standard_error():
         for acc, stderr in ((0.50, 0.03), (0.54, 0.04), (0.60, 0.04))
     ]
     row = metric_row(records, "tasks.t.acc")
-    assert row.fraction
+    assert row.unit is Unit.FRACTION
     assert row.differs
     first, second, third = row.cells
     assert (first.value, first.stderr, first.difference) == (0.50, 0.03, None)
@@ -80,7 +81,7 @@ def test_the_headline_accuracy_has_the_standard_error_of_the_metric_it_repeats()
     records = [record(results=results), record(results=results)]
     assert metric_row(records, "accuracy").cells[1].difference_stderr == pytest.approx(2**0.5)
     assert metric_row(records, "perplexity").cells[0].stderr == 0.2
-    assert not metric_row(records, "perplexity").fraction
+    assert metric_row(records, "perplexity").unit is Unit.PLAIN
 
 
 def test_plain_numbers_differ_plainly():
@@ -107,16 +108,27 @@ def test_plain_numbers_differ_plainly():
         "model_size_bytes.after": -2.0,
         "duration_s": 2.0,
     }
-    assert not any(row.fraction for row in rows)
+    assert not any(row.unit is Unit.FRACTION for row in rows)
     assert [row.name for row in rows if not row.differs] == ["reorder_summary.total_layers"]
     assert all(cell.exceeds_stderr is None for row in rows for cell in row.cells)
+
+
+def test_sizes_are_bytes():
+    """What stands in model_size_bytes is counted in them, and every unit has its name on the wire."""
+    records = [record(model_size_bytes={"before": 1, "after": size}) for size in (1, 2)]
+    assert {row.name: row.unit for row in compare(records).results} == {
+        "model_size_bytes.before": Unit.BYTES,
+        "model_size_bytes.after": Unit.BYTES,
+    }
+    assert set(UNITS) == set(Unit)
+    assert len(set(UNITS.values())) == len(Unit)
 
 
 def test_metrics_in_per_cent_are_no_fractions():
     """A task that reports f1 as 81.5 is compared in its own unit."""
     records = [record(results={"tasks": {"squad": {"f1": value}}}) for value in (81.5, 80.0)]
     row = metric_row(records, "tasks.squad.f1")
-    assert not row.fraction
+    assert row.unit is Unit.PLAIN
     assert row.cells[1].difference == -1.5
 
 
@@ -125,7 +137,7 @@ def test_filters_of_lm_eval_keep_their_standard_errors():
     task = {"exact_match,strict": 0.25, "exact_match_stderr,strict": 0.01, "exact_match,flexible": 0.5}
     records = [record(results={"tasks": {"gsm": task}})] * 2
     row = metric_row(records, "tasks.gsm.exact_match,strict")
-    assert row.fraction
+    assert row.unit is Unit.FRACTION
     assert row.cells[0].stderr == 0.01
     assert len(compare(records).results) == 2
 
