@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Of the record of a task, what is no metric.
-TASK_KEYS = ("n", "num_fewshot", "limit", "version")
+from qlog.v1.records import TASK_KEYS, stderr_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +14,6 @@ class TaskMetric:
     name: str
     value: Any
     stderr: Any = None
-
-
-def stderr_key(metric: str) -> str:
-    """Where a metric's standard error stands.
-
-    "acc" has it under "acc_stderr", "exact_match,strict" under "exact_match_stderr,strict".
-    """
-    base, comma, filter_name = metric.partition(",")
-    return f"{base}_stderr{comma}{filter_name}"
 
 
 def task_metrics(task: Mapping[str, Any]) -> tuple[TaskMetric, ...]:
@@ -37,4 +27,4 @@ def task_metrics(task: Mapping[str, Any]) -> tuple[TaskMetric, ...]:
     )
 
 
-__all__ = ["TASK_KEYS", "TaskMetric", "stderr_key", "task_metrics"]
+__all__ = ["TaskMetric", "task_metrics"]

@@ -5,8 +5,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
 from qlog.v1 import common_pb2 as pb
-
-from client.metrics import TASK_KEYS, stderr_key
+from qlog.v1.records import TASK_KEYS, stderr_key
 
 Json: TypeAlias = Any
 
@@ -14,19 +13,9 @@ _STATUS_PREFIX = "EXPERIMENT_STATUS_"
 _CONFIG_KEYS = tuple(field.name for field in pb.ExperimentConfig.DESCRIPTOR.fields if field.name != "other")
 # Keys of a tensor that are always there, null where not known; and those that are there where known.
 _TENSOR_FIXED = ("percentile_alpha", "clipped_ratio", "range_reduction")
-_TENSOR_MORE = (
-    "measured_clipped_ratio",
-    "count",
-    "absmax",
-    "scale",
-    "bits",
-    "observer",
-    "mean",
-    "std",
-    "median",
-    "p99",
-    "sqnr_db",
-    "saturated_ratio",
+_TENSOR_APART = ("name", "before_percentile", "after_percentile", "reorder", "other")
+_TENSOR_MORE = tuple(
+    field.name for field in pb.LayerStats.DESCRIPTOR.fields if field.name not in (*_TENSOR_APART, *_TENSOR_FIXED)
 )
 _REORDER_MORE = ("range_reduction_pct", "n_groups", "definition", "range_reduction_grouping_only_pct")
 # Lines of the earlier logger have these keys alone.

@@ -4,9 +4,11 @@ import csv
 import math
 from typing import Any, TextIO
 
+from qlog.v1.records import non_finite
+
 from client.documents import Flat
 from client.render_json import json_text
-from client.text import escape_lines, non_finite
+from client.text import escape_lines
 
 
 def write_csv(flat: Flat, stream: TextIO) -> None:

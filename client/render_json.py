@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from client.text import non_finite
+from qlog.v1.records import non_finite
 
 # JSON allows these as they are; a terminal may act on them.
 _HARMFUL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
+from qlog.v1.addresses import CLIENT_KEEPALIVE
 
 from client.errors import (
     AccessError,
@@ -22,7 +23,6 @@ from client.errors import (
 )
 
 MAX_RECEIVE_BYTES: Final = 256 * 2**20
-KEEPALIVE_S: Final = 20
 # How long a connection may take before nobody is taken to be there.
 CONNECT_S: Final = 2.0
 
@@ -98,9 +98,7 @@ def open_channel(endpoint: str) -> grpc.Channel:
     """A channel to HOST:PORT; connects with the first call."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-        ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
+        *CLIENT_KEEPALIVE,
         ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
         ("grpc.initial_reconnect_backoff_ms", 200),
         # A new channel is a new attempt: it does not wait out the backoff of one before it.

@@ -1,6 +1,5 @@
 """Where a command looks and how it answers, from the options that every command has."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ DEFAULT_QUANTIZER = "127.0.0.1:50552"
 DEFAULT_TIMEOUT_S = 30.0
 # How often a local store may change hands under one question.
 _MOVES = 2
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,6 @@ class CollectorSession:
 
     api: "CollectorApi"
     alone: bool
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is HOST:PORT (an IPv6 host in brackets)."""
-    match = _ADDRESS.fullmatch(text)
-    return match is not None and 0 < int(match[2]) < 2**16
 
 
 def settings_from(given: Mapping[str, object], environment: Mapping[str, object]) -> Settings:
@@ -151,7 +143,6 @@ __all__ = [
     "CollectorSession",
     "Settings",
     "ask",
-    "is_address",
     "no_experiments",
     "open_collector",
     "open_quantizer",

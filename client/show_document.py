@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from qlog.v1.records import TASK_KEYS
+
 from client.columns import bits, config_text, progress_data, progress_text
 from client.documents import Column, Facts, Flat, Output, Row, Section, Table
 from client.labels import label
-from client.metrics import TASK_KEYS, task_metrics
+from client.metrics import task_metrics
 from client.tensor_tables import reorder_table, tensor_tables, user_table
 from client.text import as_text, duration, escape, size
 from client.values import Experiment

@@ -6,6 +6,8 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from qlog.v1.records import non_finite
+
 # What could steer a terminal or turn text around: C0, DEL, C1, line and paragraph separators, bidirectional controls,
 # lone surrogates.
 _HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -104,11 +106,6 @@ def percent(fraction: Any, places: int = 2) -> str:
     return f"{fraction * 100:.{places}f} %" if math.isfinite(fraction) else non_finite(fraction)
 
 
-def non_finite(value: float) -> str:
-    """NaN, Infinity or -Infinity, as the log writes them."""
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
 def duration(seconds: Any) -> str:
     """9.3 s, 2 min 05 s, 3 h 02 min."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
@@ -144,7 +141,6 @@ __all__ = [
     "escape",
     "escape_lines",
     "fixed",
-    "non_finite",
     "number",
     "pad",
     "percent",

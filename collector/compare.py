@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from collector.records import Json, Record, double_from_json, is_stderr, metrics_of, stderr_key
+from qlog.v1.records import stderr_key
+
+from collector.records import Json, Record, double_from_json, is_stderr, metrics_of
 
 # Metrics between 0 and 1, of which more is better; their differences are given in points (hundredths).
 _FRACTIONS = re.compile(

@@ -1,16 +1,15 @@
 """The command line: `collector serve`."""
 
-import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from qlog.v1.command_line import counted, refusal, version_option
+from qlog.v1.addresses import is_loopback
+from qlog.v1.command_line import counted, listen_options, refusal, version_option
 
 from collector.errors import CollectorError, ListenError, StoreAccessError
 
@@ -44,17 +43,8 @@ Examples:
   collector serve --log_dir /var/lib/qlog
   collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted"""
 )
-@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    default=50551,
-    show_default=True,
-    help="Port to listen on; 0: any free one.",
-)
+@listen_options(50551)
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
-@click.option("--insecure", is_flag=True, help="Listen on an address that other machines reach, without encryption.")
 @click.option(
     "allow_network_fs",
     "--allow_network_fs",
@@ -67,21 +57,16 @@ def serve(
     group_log_dir: str | None, host: str, port: int, log_dir: str | None, insecure: bool, allow_network_fs: bool
 ) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
-    if not insecure and not _is_loopback(host):
+    try:
+        only_here = is_loopback(host)
+    except ValueError as error:
+        raise ListenError(str(error)) from None
+    if not insecure and not only_here:
         raise click.UsageError(
             f"other machines reach {host}, and connections are not encrypted yet: add --insecure to accept that"
         )
     directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
     _serve(host, port, directory, allow_network_fs=allow_network_fs)
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address, by all that its name stands for."""
-    try:
-        found = socket.getaddrinfo(host or "::", None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise ListenError(f"cannot listen on {host!r}: no such address") from None
-    return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 
 
 def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> None:

@@ -7,6 +7,8 @@ each one's standard error beside it, and four facts.
 import math
 from collections.abc import Mapping
 
+from qlog.v1.records import TASK_KEYS, non_finite
+
 # Keys keep their order.
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Record = dict[str, Json]
@@ -14,15 +16,14 @@ Record = dict[str, Json]
 SCHEMA_VERSION = 1
 # How many events an experiment sent: by it repeats are recognized after the events themselves are gone.
 EVENTS_KEY = "events"
-TASK_KEYS = frozenset(("n", "num_fewshot", "limit", "version"))
-NON_FINITE: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NON_FINITE: Mapping[str, float] = {non_finite(value): value for value in (math.nan, math.inf, -math.inf)}
 
 
 def double_to_json(value: float) -> Json:
     """A double as JSON has it."""
     if math.isfinite(value):
         return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return non_finite(value)
 
 
 def double_from_json(value: Json) -> float | None:
@@ -34,14 +35,8 @@ def double_from_json(value: Json) -> float | None:
     return NON_FINITE.get(value) if isinstance(value, str) else None
 
 
-def stderr_key(metric: str) -> str:
-    """Where a metric's standard error stands: "acc" -> "acc_stderr", "em,strict" -> "em_stderr,strict"."""
-    base, comma, filter_name = metric.partition(",")
-    return f"{base}_stderr{comma}{filter_name}"
-
-
 def metric_of_stderr(key: str) -> str | None:
-    """The metric whose standard error would stand under this key, if its form is that of one."""
+    """The metric whose standard error would stand under this key, if its form is that of one (see `stderr_key`)."""
     base, comma, filter_name = key.partition(",")
     return f"{base.removesuffix('_stderr')}{comma}{filter_name}" if base.endswith("_stderr") else None
 
@@ -62,7 +57,6 @@ __all__ = [
     "EVENTS_KEY",
     "NON_FINITE",
     "SCHEMA_VERSION",
-    "TASK_KEYS",
     "Json",
     "Record",
     "double_from_json",
@@ -70,5 +64,4 @@ __all__ = [
     "is_stderr",
     "metric_of_stderr",
     "metrics_of",
-    "stderr_key",
 ]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from qlog.v1 import collector_pb2
+from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed
 
 from collector import limits
 from collector.errors import ListenError
@@ -15,18 +16,12 @@ from collector.store import Store
 
 SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].full_name
 
-# Clients ping every 20 s (`grpc.keepalive_time_ms`), also while nothing is under way; we look for dead ones ourselves
-# every 60 s.
 _OPTIONS = (
     # Else a second server could listen on the same port, and each would get a part of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", limits.MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    *SERVER_KEEPALIVE,
 )
 # Ended streams need a moment to be told; what hangs longer is cut.
 _GRACE_S = 5.0
@@ -58,7 +53,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
             _add_reflection(self._server)
-        shown = f"[{host}]" if ":" in host else host
+        shown = bracketed(host)
         try:
             self.port = self._server.add_insecure_port(f"{shown}:{port}")
         except RuntimeError:

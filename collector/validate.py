@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 from qlog.v1 import collector_pb2
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.records import TASK_KEYS
 
 from collector import limits
 from collector.errors import InvalidRequestError
-from collector.records import TASK_KEYS, metric_of_stderr
+from collector.records import metric_of_stderr
 from collector.wire import CONFIG_KEYS, REORDER_KEYS
 from collector.wire_results import RESULTS_KEYS
 from collector.wire_stats import STATS_KEYS
@@ -141,7 +142,7 @@ def _check_task(task: pb.TaskResult, where: str) -> None:
         _check_names(where, metric=metric.name)
         if metric.name in TASK_KEYS or metric_of_stderr(metric.name) in names:
             raise InvalidRequestError(f"{where}.metrics", f"{metric.name!r} cannot be a metric's name here")
-    check_fields(task.other, f"{where}.other", TASK_KEYS | names)
+    check_fields(task.other, f"{where}.other", names.union(TASK_KEYS))
 
 
 def _check_finish(finish: pb.Finish, where: str) -> None:

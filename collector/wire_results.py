@@ -1,8 +1,9 @@
 """The results of an experiment: their JSON object in a record, and Results."""
 
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.records import stderr_key
 
-from collector.records import Json, double_from_json, double_to_json, is_stderr, metrics_of, stderr_key
+from collector.records import Json, double_from_json, double_to_json, is_stderr, metrics_of
 from collector.wire_values import (
     Typed,
     fields_from_json,

@@ -245,15 +245,7 @@ class DeviceRunner:
 
 def _began_here(job: Job, device: str) -> Began:
     """The first event of a job whose worker died before it could tell it."""
-    now = time.time()
-    return Began(
-        job.experiment_id,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
-        now,
-        job.command,
-        replace(job.config, device=device).record(),
-        {},
-    )
+    return Began.now(job.experiment_id, job.command, replace(job.config, device=device).record(), {})
 
 
 __all__ = ["DeviceRunner", "Worker"]

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from qlog.v1.addresses import ADDRESS_FORM, is_address
+
 from quantizer.errors import Violation
 
 # The store in the directory that holds the spool, wherever that is moved to.
@@ -60,13 +62,7 @@ def endpoint_of(target: str, open_local: Callable[[], Endpoint]) -> Endpoint:
 
 def check_address(address: str) -> Violation | None:
     """What is wrong with HOST:PORT as a user gave it, if anything."""
-    host, separator, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if separator and host and "/" not in host and (bracketed or ":" not in host) and port.isascii() and port.isdigit():
-        if 1 <= int(port) <= 65535:
-            return None
-        return Violation("collector", f"--collector {address}: the port must be between 1 and 65535")
-    return Violation("collector", f"--collector {address}: write it as HOST:PORT, for example 127.0.0.1:50551")
+    return None if is_address(address) else Violation("collector", f"--collector {address}: write it as {ADDRESS_FORM}")
 
 
 __all__ = ["LOCAL_TARGET", "Endpoint", "FixedEndpoint", "check_address", "endpoint_of"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from qlog.v1.command_line import refusal, version_option
+from qlog.v1.command_line import listen_options, refusal, version_option
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.errors import QuantizerError
@@ -68,15 +68,7 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 @cli.command(context_settings=_CONTEXT)
 @settings_options
-@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    default=50552,
-    show_default=True,
-    help="Port to listen on; 0: any free one.",
-)
+@listen_options(50552)
 @click.option(
     "model_root",
     "--model_root",
@@ -94,7 +86,6 @@ def run(context: click.Context, /, **options: Any) -> None:
     metavar="LIST",
     help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
 )
-@click.option("--insecure", is_flag=True, help="Listen elsewhere than on loopback, without TLS and without a token.")
 @click.pass_context
 def serve(context: click.Context, host: str, port: int, model_root: Path, devices: str, insecure: bool) -> None:
     """Take experiments as jobs over gRPC and run them on this machine's devices.

@@ -4,6 +4,7 @@ They cross process borders as pickles, between processes of one program only; on
 (see `quantizer.wire`).
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -41,6 +42,15 @@ class Began:
     command: str
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
+
+    @classmethod
+    def now(
+        cls, experiment_id: str, command: str, config: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "Began":
+        """An experiment that begins at this moment."""
+        seconds = time.time()
+        timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        return cls(experiment_id, timestamp, seconds, command, config, environment)
 
 
 @dataclass(frozen=True, slots=True)

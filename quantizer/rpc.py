@@ -7,6 +7,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as pb
+from qlog.v1.addresses import CLIENT_KEEPALIVE
 from qlog.v1.collector_pb2_grpc import CollectorServiceStub
 from qlog.v1.common_pb2 import Event
 
@@ -16,8 +17,7 @@ STATUS_TIMEOUT_S = 5.0
 APPEND_TIMEOUT_S = 20.0
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 4 * 2**20),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *CLIENT_KEEPALIVE,
     # A connection of our own, whose backoff is ours too.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),

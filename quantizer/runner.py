@@ -6,7 +6,6 @@ The runner tells what happens to a callback and knows nothing of who listens: th
 """
 
 import random
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -69,17 +68,7 @@ def run_experiment(
         ExperimentCancelledError: it was stopped; so does KeyboardInterrupt, which is passed on.
     """
     run = _Run(config, emit, check_cancelled)
-    now = time.time()
-    emit(
-        Began(
-            experiment_id,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
-            now,
-            command,
-            config.record(),
-            environment,
-        )
-    )
+    emit(Began.now(experiment_id, command, config.record(), environment))
     try:
         run.run()
     except ExperimentCancelledError as error:

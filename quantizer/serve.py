@@ -1,6 +1,5 @@
 """`quantizer serve`: the parts put together, started, and stopped again."""
 
-import ipaddress
 import math
 import queue
 import signal
@@ -16,6 +15,7 @@ from google.longrunning import operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from qlog.v1 import quantizer_pb2, quantizer_pb2_grpc
+from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, is_loopback
 
 from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain
 from quantizer.devices import Device, find_devices, serves
@@ -40,10 +40,7 @@ _SERVICES = (
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 4 * 2**20),
     ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    *SERVER_KEEPALIVE,
 )
 
 
@@ -112,7 +109,7 @@ class QuantizerServer:
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        address = f"[{options.host}]" if ":" in options.host else options.host
+        address = bracketed(options.host)
         try:
             return int(self._server.add_insecure_port(f"{address}:{options.port}"))
         except RuntimeError as error:
@@ -138,10 +135,8 @@ class QuantizerServer:
 
     def _record_unbegun(self, job: Job) -> None:
         """A job that was never begun leaves a record too: somebody waits for it."""
-        now = time.time()
-        timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         recording = self.recorder.recording(job.experiment_id)
-        recording.record(Began(job.experiment_id, timestamp, now, job.command, job.config.record(), {}))
+        recording.record(Began.now(job.experiment_id, job.command, job.config.record(), {}))
         recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
 
 
@@ -149,13 +144,13 @@ def check_host(host: str, *, insecure: bool) -> None:
     """Refuse addresses that others can reach, unless that is said to be meant.
 
     Raises:
-        SpecError: it is one.
+        SpecError: it is one, or none at all.
     """
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not insecure:
+        only_here = is_loopback(host)
+    except ValueError as error:
+        raise SpecError((Violation("host", str(error)),)) from None
+    if not only_here and not insecure:
         message = (
             f"--host {host}: everyone who reaches it could run jobs, for there is no TLS and no token yet; "
             "use 127.0.0.1, or give --insecure if that is meant"
@@ -189,9 +184,8 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     server = QuantizerServer(options, settings, log=log)
     where = settings.collector or f"the local store in {settings.log_dir}"
     names = ", ".join(device.name for device in server.devices)
-    shown = f"[{options.host}]" if ":" in options.host else options.host
     print(
-        f"quantizer: listening on {shown}:{server.port} (devices {names}; models below "
+        f"quantizer: listening on {bracketed(options.host)}:{server.port} (devices {names}; models below "
         f"{options.model_root.resolve()}; recording with {where})",
         flush=True,
     )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from qlog.v1.addresses import ADDRESS_FORM, is_address
 
 from client.documents import Output
 from client.render import Format, write
@@ -15,7 +16,6 @@ from client.settings import (
     DEFAULT_QUANTIZER,
     DEFAULT_TIMEOUT_S,
     Settings,
-    is_address,
     settings_from,
 )
 
@@ -40,7 +40,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 def _remember_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     if value is not None and not is_address(value):
-        raise click.BadParameter(f"{value!r} is no address: write it as HOST:PORT, for example 127.0.0.1:50551")
+        raise click.BadParameter(f"{value!r} is no address: write it as {ADDRESS_FORM}")
     _remember(ctx, param, value)
 
 

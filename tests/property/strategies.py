@@ -5,8 +5,9 @@ import math
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.records import TASK_KEYS
 
-from collector.records import NON_FINITE, SCHEMA_VERSION, TASK_KEYS
+from collector.records import NON_FINITE, SCHEMA_VERSION
 from collector.wire import CONFIG_KEYS, REORDER_KEYS
 from collector.wire_results import RESULTS_KEYS
 from collector.wire_stats import STATS_KEYS

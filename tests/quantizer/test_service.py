@@ -411,12 +411,20 @@ def test_a_port_that_is_taken_is_one_line(servers: Servers) -> None:
     assert client.wait(client.submit("plain")).done
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "somewhere.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", ""])
 def test_others_are_let_in_only_when_that_is_said(host: str) -> None:
     """Without TLS and tokens, an address that others reach needs --insecure."""
     with pytest.raises(SpecError, match="--insecure"):
         check_host(host, insecure=False)
     check_host(host, insecure=True)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a b", "." * 300])
+def test_an_address_that_is_none_is_said_to_be(host: str) -> None:
+    """With --insecure or without."""
+    for insecure in (False, True):
+        with pytest.raises(SpecError, match="no such address"):
+            check_host(host, insecure=insecure)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])

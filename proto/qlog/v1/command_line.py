@@ -1,4 +1,4 @@
-"""What the command lines of the three programs say alike: their version, wrong usage, and counts of things."""
+"""What the command lines of the three programs say alike: their version, where they listen, wrong usage, counts."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,6 +25,33 @@ def version_option(program: str) -> Callable[[_Command], _Command]:
     )
 
 
+def listen_options(port: int) -> Callable[[_Command], _Command]:
+    """Decorate a server's command with --host, --port (this one by default) and --insecure."""
+    options = (
+        click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            metavar="PORT",
+            default=port,
+            show_default=True,
+            help="Port to listen on; 0: any free one.",
+        ),
+        click.option(
+            "--insecure",
+            is_flag=True,
+            help="Listen on an address that other machines reach, without encryption and without tokens.",
+        ),
+    )
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
     """Tell what click refuses; the exit code.
 
@@ -49,4 +76,4 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-__all__ = ["WRONG_USAGE", "counted", "refusal", "version_option"]
+__all__ = ["WRONG_USAGE", "counted", "listen_options", "refusal", "version_option"]
