@@ -90,9 +90,8 @@ def draw_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
         int64 [Bt], never a token of probability 0; where logits are NaN, the last.
     """
     reached = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    total = reached[:, -1:].contiguous()
-    # Below the total, even where the product is rounded up to it: then no token would have a larger sum.
-    wanted = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    # The sum of all is 1 but for rounding; a number below 1 times that is below it.
+    wanted = uniform[:, None] * reached[:, -1:]
     return torch.searchsorted(reached, wanted, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 

@@ -1,10 +1,12 @@
 """Laws of texts that come in pieces: joined they are the whole text, no character is broken, stop strings are found."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
 import tokenizers
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from quamba.detokenizer import StopScanner, TextStream
 from quamba.errors import RecipeError
 from quamba.generation_options import GenerationOptions, Sampling
 from tests.quamba.evals_fakes import Fake
+from tests.quamba.test_generation import Fixed
 
 LOADED = Fake()
 TOKENIZER = LOADED.tokenizer
@@ -60,15 +63,37 @@ def test_a_piece_is_given_as_soon_as_it_is_whole() -> None:
     assert streamed(bison) == [*[""] * (len(bison) - 1), "🦬", ""]
 
 
+def test_bytes_that_become_nothing_do_not_hold_the_text_back() -> None:
+    """At most as many wait as may begin a character."""
+    lonely = next(token for token in range(300) if TOKENIZER.decode([token]) == "\N{REPLACEMENT CHARACTER}")
+    assert [len(piece) for piece in streamed([lonely] * 9)] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 3]
+
+
+def test_only_the_last_tokens_are_decoded_again() -> None:
+    """However long a text becomes, a token costs no more."""
+    widths = []
+
+    def decode(ids: Sequence[int]) -> str:
+        widths.append(len(ids))
+        return TOKENIZER.decode(ids)
+
+    stream = TextStream(decode, TOKENIZER.encode("Once upon a time, " * 50))
+    for token in TOKENIZER.encode("It was a bright cold day in April. " * 50):
+        stream.add(token)
+    assert max(widths) < 20
+
+
 def sentencepiece_like() -> tokenizers.Tokenizer:
     """Words begin with a space, of which a text's first one loses its own."""
     vocabulary = {"▁once": 0, "▁upon": 1, "▁a": 2, "▁time": 3, "s": 4}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="s"))
     tokenizer.decoder = tokenizers.decoders.Metaspace()
+    tokenizer.add_special_tokens(["</s>"])
     return tokenizer
 
 
-@given(st.lists(st.integers(0, 4), max_size=30), st.lists(st.integers(0, 4), max_size=12))
+@given(st.lists(st.integers(0, 4), max_size=30), st.lists(st.integers(0, 5), max_size=24))
+@example([], [0, *[5] * 20, 1])
 def test_spaces_between_prompt_and_text_are_kept(before: list[int], ids: list[int]) -> None:
     """The pieces are what tokens add to the prompt's text, which is not the text that they have alone."""
     decode = partial(sentencepiece_like().decode, skip_special_tokens=True)
@@ -175,6 +200,32 @@ def test_the_end_of_text_is_no_part_of_it() -> None:
     [*_, [last]] = steps
     assert last.completion == Completion(text, tokens[:place], "eos")
     assert last.text.endswith(text[-2:])
+
+
+@dataclass
+class SpacedTokenizer:
+    """The one whose first word loses its space."""
+
+    eos_token_id: int = 5
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return str(sentencepiece_like().decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+
+@pytest.mark.parametrize(("alone", "expected"), [(False, " once once"), (True, "once once")])
+def test_a_continuation_goes_on_from_its_prompt(alone: bool, expected: str) -> None:
+    """With the space after the prompt's last word, unless it is asked for alone."""
+    options = GenerationOptions(GREEDY, max_new_tokens=2)
+    [_, [last]] = complete(Fixed([1.0, 0.0, 0.0, 0.0, 0.0]), SpacedTokenizer(), [[1]], options, alone=alone)
+    assert last.completion == Completion(expected, (0, 0), "length")
+
+
+def test_a_text_may_end_within_a_character() -> None:
+    """What had begun and is not completed is shown as one that is none."""
+    bison = TOKENIZER.encode("🦬")
+    logits = torch.nn.functional.one_hot(torch.tensor(bison[0]), TOKENIZER.vocab_size).float()
+    [[piece]] = complete(Fixed(logits.tolist()), TOKENIZER, [[1]], GenerationOptions(GREEDY, max_new_tokens=1))
+    assert piece.completion == Completion("\N{REPLACEMENT CHARACTER}", (bison[0],), "length")
 
 
 def test_a_batch_size_below_one_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -113,26 +113,19 @@ def transformers_processors(sampling: Sampling) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(deadline=None, max_examples=40)
-@given(
-    logit_rows(),
-    st.builds(
-        Sampling,
-        temperature=st.sampled_from([0.0, 0.7, 1.0, 1.9]),
-        top_k=st.sampled_from([0, 1, 20]),
-        top_p=st.sampled_from([1.0, 0.31, 0.93]),
-        min_p=st.sampled_from([0.0, 0.013, 0.37]),
-        repetition_penalty=st.sampled_from([1.0, 1.3, 0.8]),
-    ),
-)
-def test_all_together_are_applied_in_transformers_order(logits: Tensor, sampling: Sampling) -> None:
-    """One after the other they leave the probabilities that transformers' own list leaves."""
-    # Rounding decides which of several equal tokens is left out, and there the two may differ.
-    assume(all(len(row.unique()) == len(row) for row in logits))
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.9])
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.0), (12, 0.8, 0.0), (0, 0.8, 0.04), (25, 0.93, 0.03)])
+@pytest.mark.parametrize("repetition_penalty", [1.0, 1.3])
+def test_all_together_are_applied_in_transformers_order(
+    temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float
+) -> None:
+    """One after the other they leave the probabilities that transformers' own list leaves; other orders would not."""
+    logits = torch.randn(32, 200, generator=torch.Generator().manual_seed(1)) * 1.5
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     ids = some_ids(logits)
     expected = transformers_processors(sampling)(ids, logits.clone())
     ours = process_logits(logits, sampling, seen_of(ids, logits))
-    assert torch.allclose(ours.softmax(-1), expected.softmax(-1), atol=1e-4)
+    assert torch.allclose(ours.softmax(-1), expected.softmax(-1), atol=1e-5)
 
 
 def test_extreme_values_leave_something_to_draw() -> None:
@@ -154,13 +147,13 @@ def test_drawn_tokens_are_cut_from_the_cumulative_distribution() -> None:
     assert torch.bincount(draw_tokens(logits, grid), minlength=6).tolist() == [0, 400, 100, 200, 100, 0]
 
 
-@settings(deadline=None, max_examples=60)
-@given(logit_rows(), st.sampled_from([0.0, 2**-53, 0.3, 1 - 2**-53]))
-def test_what_is_impossible_is_never_drawn(logits: Tensor, uniform: float) -> None:
-    """At both ends of the uniform numbers too."""
-    kept = keep_top_k(logits, 3)
-    tokens = draw_tokens(kept, torch.full((len(kept),), uniform, dtype=torch.float64))
-    assert torch.isfinite(kept.gather(1, tokens[:, None])).all()
+@pytest.mark.parametrize("uniform", [0.0, 2**-53, 0.3, 1 - 2**-53])
+def test_what_is_impossible_is_never_drawn(uniform: float) -> None:
+    """At both ends of the uniform numbers too, where sums of probabilities are rounded to just above 1."""
+    logits = torch.randn(4000, 60, generator=torch.Generator().manual_seed(2))
+    logits[:, [0, 1, 30, -2, -1]] = -math.inf
+    tokens = draw_tokens(logits, torch.full((len(logits),), uniform, dtype=torch.float64))
+    assert torch.isfinite(logits.gather(1, tokens[:, None])).all()
 
 
 @pytest.mark.parametrize(
@@ -194,3 +187,11 @@ def test_impossible_options_cannot_be_built(values: dict[str, Any], named: str) 
     """The error is one line and names the value."""
     with pytest.raises(RecipeError, match=named):
         GenerationOptions(**values)
+
+
+def test_a_broken_model_still_gives_a_token() -> None:
+    """NaN logits draw some token of the vocabulary: what such a model writes is seen, and a measurement goes on."""
+    logits = torch.tensor([[math.nan] * 5, [0.0, math.nan, 1.0, 2.0, 3.0]])
+    for sampling in (Sampling(), Sampling(top_k=2, top_p=0.5, min_p=0.1)):
+        tokens = draw_tokens(process_logits(logits, sampling, None), torch.tensor([0.3, 0.7], dtype=torch.float64))
+        assert ((tokens >= 0) & (tokens < 5)).all()
