@@ -107,7 +107,8 @@ class _Rows:
         if sampling.repetition_penalty != 1.0 and self._seen is None:
             self._seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
             for place, prompt in enumerate(self._prompts):
-                self._seen[place, torch.tensor(prompt, device=logits.device)] = True
+                known = [token for token in prompt if token < logits.shape[1]]
+                self._seen[place, torch.tensor(known, dtype=torch.int64, device=logits.device)] = True
         processed = process_logits(logits, sampling, self._seen)
         if sampling.greedy:
             tokens = processed.argmax(dim=-1)
