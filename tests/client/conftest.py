@@ -1,5 +1,7 @@
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +12,8 @@ from client.entry import main
 from tests.client import builders
 from tests.client.fakes import FakeCollector, FakeQuantizer
 
+PROGRAM = (sys.executable, "-m", "client.entry")
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -18,6 +22,17 @@ class Ran:
     code: int
     out: str
     err: str
+
+
+def environment() -> dict[str, str]:
+    """The environment without what speaks to `qlog`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QLOG_")}
+
+
+def started(*arguments: str) -> "subprocess.Popen[str]":
+    """`qlog` in a process of its own."""
+    streams = subprocess.PIPE
+    return subprocess.Popen([*PROGRAM, *arguments], stdout=streams, stderr=streams, text=True, env=environment())
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,3 @@
-import os
 import re
 import signal
 import subprocess
@@ -15,11 +14,10 @@ import client
 from client.entry import COMMANDS, cli
 from client.labels import LABELS
 from tests.client import builders
-from tests.client.conftest import Ran
+from tests.client.conftest import PROGRAM, Ran, environment, started
 from tests.client.fakes import FakeCollector, FakeQuantizer
 
 Qlog = Callable[..., Ran]
-PROGRAM = [sys.executable, "-m", "client.entry"]
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -118,10 +116,6 @@ def test_wrong_usage_is_one_line(qlog: Qlog, arguments: list[str]) -> None:
     assert "--help" in ran.err
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("QLOG_")}
-
-
 def test_exit_codes_reach_the_shell(collector: FakeCollector, tmp_path: Path) -> None:
     """0 done, 1 failed, 2 wrong usage; errors on the standard error alone."""
     where = ["--collector", collector.endpoint]
@@ -146,13 +140,7 @@ def test_a_reader_that_goes_away_is_no_error(collector: FakeCollector) -> None:
 
 def test_an_interrupt_ends_quietly(collector: FakeCollector) -> None:
     """Ctrl-C during a watch: exit code 130, no traceback."""
-    process = subprocess.Popen(
-        [*PROGRAM, "watch", "--collector", collector.endpoint],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = started("watch", "--collector", collector.endpoint)
     assert process.stderr is not None
     assert "watching" in process.stderr.readline()
     while not any(hasattr(request, "resume_token") for request in collector.requests):
@@ -166,13 +154,7 @@ def test_an_interrupt_ends_quietly(collector: FakeCollector) -> None:
 def test_an_interrupt_leaves_the_job(quantizer: FakeQuantizer) -> None:
     """Ctrl-C while waiting for a job: it goes on, and the user is told how to follow and how to end it."""
     quantizer.hold = threading.Event()
-    process = subprocess.Popen(
-        [*PROGRAM, "submit", "m", "--wait", "--quantizer", quantizer.endpoint],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = started("submit", "m", "--wait", "--quantizer", quantizer.endpoint)
     while not quantizer.watches:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -1,8 +1,6 @@
 """The client on local stores, through the real collector in its own process."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +13,7 @@ from qlog.v1 import common_pb2 as pb
 
 from collector.embedded import LocalCollector, open_local
 from tests.client import builders
-from tests.client.conftest import Ran
-from tests.client.test_entry import PROGRAM, environment
+from tests.client.conftest import Ran, started
 
 Qlog = Callable[..., Ran]
 STORE = "percentile_experiments.jsonl"
@@ -165,13 +162,7 @@ def test_a_watch_outlives_the_writer(writer: LocalCollector, tmp_path: Path) -> 
     """A run that holds the store ends, another goes on with its experiment, and the watch is told it all once."""
     events = builders.run_events()
     append(writer.endpoint, events[:4])
-    watch = subprocess.Popen(
-        [*PROGRAM, "watch", RUN[:8], "--log_dir", str(tmp_path), "--format", "json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    watch = started("watch", RUN[:8], "--log_dir", str(tmp_path), "--format", "json")
     assert watch.stdout is not None
     seen = [json.loads(watch.stdout.readline())["event"] for _ in range(3)]
     writer.close()
@@ -188,13 +179,7 @@ def test_a_watch_outlives_the_writer(writer: LocalCollector, tmp_path: Path) -> 
 
 def test_a_watch_may_come_before_the_run(tmp_path: Path) -> None:
     """Without REF, in a store that nobody writes to yet, a run that begins later is told."""
-    watch = subprocess.Popen(
-        [*PROGRAM, "watch", "--log_dir", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    watch = started("watch", "--log_dir", str(tmp_path))
     assert watch.stderr is not None
     assert watch.stdout is not None
     assert "watching" in watch.stderr.readline()
@@ -223,14 +208,7 @@ def test_a_watch_may_come_before_the_run(tmp_path: Path) -> None:
 
 def test_many_lists_at_once(log_dir: Path) -> None:
     """Readers do not stand in each other's way."""
-    commands = [
-        subprocess.Popen(
-            [sys.executable, "-m", "client.entry", "list", "--log_dir", str(log_dir), "--format", "json"],
-            stdout=subprocess.PIPE,
-            env=environment(),
-        )
-        for _ in range(4)
-    ]
+    commands = [started("list", "--log_dir", str(log_dir), "--format", "json") for _ in range(4)]
     for command in commands:
         out, _ = command.communicate(timeout=60)
         assert command.returncode == 0

@@ -116,6 +116,15 @@ def connector(
     return connect
 
 
+def followed(
+    endpoint: str, sleep: Callable[[float], None], on_lost: Callable[[QlogError], None] = lambda _: None
+) -> list[WatchBatch]:
+    """All that is told of the run at an endpoint; `sleep`: instead of waiting."""
+    patience = Patience(sleep=sleep)
+    connect = connector(lambda: endpoint)
+    return list(follow(connect, RUN, on_lost=on_lost, on_alone=lambda: None, patience=patience))
+
+
 def kinds(batches: list[WatchBatch]) -> list[str]:
     return [event.kind for batch in batches for event in batch.events]
 
@@ -126,23 +135,12 @@ ALL_KINDS = ["begin", "progress", "progress", "layer_stats", "evaluation_result"
 def test_a_watch_goes_on_where_it_was_cut_off(run: FakeCollector) -> None:
     """Over a restart of the collector every event is told once, by token."""
     run.cut_after = 2
-    endpoint = run.endpoint
-    with pytest.MonkeyPatch.context():
-        lost: list[QlogError] = []
+    lost: list[QlogError] = []
 
-        def sleep(_seconds: float) -> None:
-            run.cut_after = None
+    def sleep(_seconds: float) -> None:
+        run.cut_after = None
 
-        batches = list(
-            follow(
-                connector(lambda: endpoint),
-                RUN,
-                on_lost=lost.append,
-                on_alone=lambda: None,
-                patience=Patience(sleep=sleep),
-            )
-        )
-    assert kinds(batches) == ALL_KINDS
+    assert kinds(followed(run.endpoint, sleep, lost.append)) == ALL_KINDS
     assert [request.resume_token for request in run.requests] == ["", "4"]
     assert lost == []
 
@@ -162,17 +160,8 @@ def test_a_restarted_collector_is_found_again(run: FakeCollector) -> None:
         if len(away) == 3:
             opened.append(after.__enter__())
 
-    endpoint = run.endpoint
     try:
-        batches = list(
-            follow(
-                connector(lambda: endpoint),
-                RUN,
-                on_lost=lost.append,
-                on_alone=lambda: None,
-                patience=Patience(sleep=sleep),
-            )
-        )
+        batches = followed(run.endpoint, sleep, lost.append)
     finally:
         after.__exit__(None, None, None)
     assert kinds(batches) == ALL_KINDS
