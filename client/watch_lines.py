@@ -8,7 +8,7 @@ from client.events import ExperimentEvent
 from client.labels import label
 from client.metrics import task_metrics
 from client.tensor_tables import interval_text, range_of
-from client.text import as_text, duration, escape, fixed, percent
+from client.text import as_text, duration, escape, fixed, percent, size
 from client.values import Experiment, Progress, Record
 
 
@@ -42,7 +42,7 @@ def event_text(event: ExperimentEvent) -> str | None:
             progress = progress_of(event)
             return None if progress is None else progress_text(progress)
         case "facts":
-            return "; ".join(f"{escape(part)}: {as_text(value)}" for part, value in data.items()) or None
+            return "; ".join(f"{escape(part)}: {_fact_text(part, value)}" for part, value in data.items()) or None
         case "evaluation_result":
             return "; ".join(_result_texts(data["results"])) or None
         case "reorder_summary" if data["enabled"]:
@@ -55,6 +55,12 @@ def event_text(event: ExperimentEvent) -> str | None:
         case _:
             # The end is told of the experiment that ended.
             return None
+
+
+def _fact_text(part: str, value: Any) -> str:
+    if part == "model_size_bytes" and isinstance(value, Mapping):
+        value = {name: size(count) for name, count in value.items()}
+    return as_text(value)
 
 
 def _begin_text(data: Record) -> str:

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from qlog.v1.command_line import counted
+
 from quantizer.embedded import LocalEndpoint
 from quantizer.endpoints import Endpoint, FixedEndpoint, endpoint_of
 from quantizer.errors import DeliveryError, QuantizerError
@@ -65,9 +67,11 @@ def flush_spool(log_dir: Path, collector: str | None) -> str:
             sent += _send(spool, endpoint, target)
     finally:
         spool.close()
-    left = f"; of {running} more the process is alive and sends them itself" if running else ""
-    plural = "" if sent == 1 else "s"
-    return f"sent {sent} experiment{plural}{left}" if sent or running else f"nothing waits in {log_dir / 'spool'}"
+    told = [f"sent {counted(sent, 'experiment')}"] if sent else []
+    if running:
+        verbs = "runs and is sent by its own process" if running == 1 else "run and are sent by their own processes"
+        told.append(f"{counted(running, 'experiment')} still {verbs}")
+    return "; ".join(told) or f"nothing waits in {log_dir / 'spool'}"
 
 
 def _open(log_dir: Path) -> Spool:
@@ -100,7 +104,8 @@ def _send(spool: Spool, endpoint: Endpoint, target: str | None) -> int:
         )
     if refused:
         experiment_id, why = next(iter(refused.items()))
-        raise DeliveryError(f"{endpoint.name} refuses {len(refused)} experiments, such as {experiment_id}: {why}")
+        others = f" (and {counted(len(refused) - 1, 'experiment')} more)" if len(refused) > 1 else ""
+        raise DeliveryError(f"{endpoint.name} refuses experiment {experiment_id}{others}: {why}")
     return len(delivered)
 
 

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from qlog.v1 import common_pb2 as pb
 
 from client.api import CollectorApi
 from client.errors import QlogError, StreamLostError
@@ -64,6 +65,15 @@ def test_one_that_has_ended_is_told_at_once(qlog: Qlog, run: FakeCollector, ref:
     assert ran.code == code
     assert word in ran.out
     assert ran.err.count("\n") == code
+
+
+def test_sizes_that_become_known_are_told_in_short(qlog: Qlog, run: FakeCollector) -> None:
+    """Megabytes for people; whole numbers in JSON."""
+    facts = pb.Facts(model_size_bytes=builders.fields({"before": 9187584, "after": 4712208}))
+    run.running[RUN].insert(-1, pb.Event(facts=facts))
+    where = ["watch", RUN, "--collector", run.endpoint]
+    assert "\nmodel_size_bytes: before: 9.19 MB, after: 4.71 MB\n" in qlog(*where).out
+    assert '"before": 9187584' in qlog(*where, "--format", "json").out
 
 
 def test_a_number_is_a_line_whatever_runs(qlog: Qlog, run: FakeCollector) -> None:
