@@ -15,7 +15,7 @@ from quantizer.jobs import Jobs
 from quantizer.outcome import Outcome
 from quantizer.recorder import Recorder, Recording
 from quantizer.summary import summary
-from quantizer.worker import CancelJob, FromWorker, JobOver, Leave, StartJob, ToWorker, work
+from quantizer.worker import TERMINATED, CancelJob, FromWorker, JobOver, Leave, StartJob, ToWorker, work
 
 CANCEL_GRACE_S = 10.0
 LEAVE_GRACE_S = 5.0
@@ -87,7 +87,7 @@ class Worker:
 
     def epitaph(self) -> str:
         """How it died."""
-        code = self.process.exitcode
+        code = -signal.SIGTERM if self.process.exitcode == TERMINATED else self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             hint = " (by hand, or because the machine ran out of memory)" if name == "SIGKILL" else ""
@@ -215,7 +215,7 @@ class DeviceRunner:
 
     def _bury(self, run: _JobRun, worker: Worker) -> None:
         """The worker died: the job's record is ended here."""
-        if worker.process.exitcode == -signal.SIGTERM:
+        if worker.process.exitcode in (TERMINATED, -signal.SIGTERM):
             # Whoever stops the service may send it to all its processes at once: then this is no crash.
             time.sleep(STOP_SEEN_S)
         if reason := self._jobs.cancel_reason(run.job):

@@ -23,6 +23,8 @@ from quantizer.events import ExperimentEvent, JobEvent, LayerMeasured, LogLine
 from quantizer.outcome import Outcome
 
 MOST_LINE = 4000
+# How it ends on SIGTERM: as SIGTERM would end it, but in order.
+TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class LineSender(io.TextIOBase):
 def work(connection: "Connection[FromWorker, ToWorker]") -> None:
     """The worker's main function: run jobs until the parent ends it or goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides.
+    signal.signal(signal.SIGTERM, _leave)
     pipe = Pipe(connection)
     lines: TextIO = LineSender(pipe)  # type: ignore[assignment]  # what print and logging use of a TextIO, it has
     sys.stdout = sys.stderr = lines
@@ -154,6 +157,10 @@ def work(connection: "Connection[FromWorker, ToWorker]") -> None:
         pipe.send(JobOver(reusable))
 
 
+def _leave(_number: int, _frame: object) -> None:
+    sys.exit(TERMINATED)
+
+
 def _trace(error: QuantizerError) -> None:
     """Where an internal error happened, into the job's log, for those who mend it."""
     if os.environ.get("QLOG_DEBUG"):
@@ -171,4 +178,4 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-__all__ = ["CancelJob", "FromWorker", "JobOver", "Leave", "StartJob", "ToWorker", "work"]
+__all__ = ["TERMINATED", "CancelJob", "FromWorker", "JobOver", "Leave", "StartJob", "ToWorker", "work"]

@@ -3,14 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import types
 from multiprocessing.connection import Connection
 
 from quamba.reports import ProgressReport
 from quantizer.errors import ExperimentCancelledError
 from quantizer.events import Began, ExperimentResults, Finished, LayerMeasured, LogLine, Progressed, Status
 from quantizer.outcome import Outcome
-from quantizer.worker import FromWorker, JobOver, Pipe, StartJob, ToWorker
+from quantizer.worker import FromWorker, JobOver, Pipe, StartJob, ToWorker, work
 from tests.quantizer.builders import layer_report
 
 
@@ -54,6 +56,14 @@ def worker_with_semaphore(connection: "Connection[FromWorker, ToWorker]") -> Non
     lock = multiprocessing.get_context("spawn").RLock()
     pipe.send(LogLine(lock._semlock.name))  # type: ignore[attr-defined]  # its name is nowhere else
     pipe.next_job()
+
+
+def leaving_worker(connection: "Connection[FromWorker, ToWorker]") -> None:
+    """Works as `quantizer.worker.work` does, without torch."""
+    sys.modules["quantizer.runner"] = types.ModuleType("quantizer.runner")
+    sys.modules["quantizer.runner"].run_experiment = lambda *_, **__: None  # type: ignore[attr-defined]  # never called
+    connection.send(LogLine("here"))
+    work(connection)
 
 
 def deaf_worker(connection: "Connection[FromWorker, ToWorker]") -> None:

@@ -12,7 +12,9 @@ from quantizer.device_runner import Worker
 from quantizer.events import LogLine
 from quantizer.serve import ServeOptions, serve_until_stopped
 from quantizer.settings import Settings
-from tests.quantizer.fake_workers import deaf_worker, worker_with_semaphore
+from quantizer.worker import TERMINATED
+from tests.quantizer.conftest import until
+from tests.quantizer.fake_workers import deaf_worker, leaving_worker, worker_with_semaphore
 
 
 def first_line(worker: Worker) -> str:
@@ -30,6 +32,25 @@ def test_a_worker_that_leaves_takes_its_semaphores_with_it() -> None:
     worker.close()
     with pytest.raises(FileNotFoundError):
         _multiprocessing.sem_unlink(name)  # type: ignore[attr-defined]  # private, and the only way to ask
+
+
+def test_a_worker_ends_in_order_on_sigterm() -> None:
+    """Who stops a program may tell its whole group; the parent knows what ended the worker."""
+    worker = Worker(leaving_worker)
+    assert first_line(worker) == "here"
+    until(lambda: handles_sigterm(worker), "the worker takes the signal itself")
+    worker.process.terminate()
+    worker.process.join(30)
+    assert worker.process.exitcode == TERMINATED
+    assert worker.epitaph() == "its worker process was killed by SIGTERM"
+    worker.close()
+
+
+def handles_sigterm(worker: Worker) -> bool:
+    """Whether its process has a handler for SIGTERM."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(caught & 1 << (signal.SIGTERM - 1))
 
 
 def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
