@@ -1,5 +1,6 @@
 """The program `qlog`: reads the command line, and turns every expected error into one line and an exit code."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    # What the collector inside this process warns of, for a local store.
+    logging.basicConfig(format="qlog: %(message)s", level=logging.WARNING)
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code.

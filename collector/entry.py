@@ -63,7 +63,8 @@ def serve(
         raise ListenError(str(error)) from None
     if not insecure and not only_here:
         raise click.UsageError(
-            f"other machines reach {host}, and connections are not encrypted yet: add --insecure to accept that"
+            f"other machines reach {host!r}, and connections are not encrypted yet: listen on 127.0.0.1, or add "
+            "--insecure to accept that"
         )
     directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
     _serve(host, port, directory, allow_network_fs=allow_network_fs)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from qlog.v1 import collector_pb2
-from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed
+from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, listen_trouble
 
 from collector import limits
 from collector.errors import ListenError
@@ -60,7 +60,8 @@ class Server:
             self.port = 0
         if self.port == 0:
             self._pool.shutdown(wait=False)
-            raise ListenError(f"cannot listen on {shown}:{port}: is the port taken? Choose another with --port")
+            reason = listen_trouble(host, port)
+            raise ListenError(f"cannot listen on {shown}:{port}: {reason}; choose another with --host and --port")
         self.endpoint = f"{shown}:{self.port}"
         # Where processes on this machine reach it.
         here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not listened on

@@ -224,7 +224,7 @@ class Store:
         if corrupt:
             first = corrupt[0]
             logger.warning(
-                "%s: %d lines cannot be read, the first is number %d: %s",
+                "%s: %d of its lines cannot be read, the first is number %d: %s",
                 self.path,
                 len(corrupt),
                 first.number,
@@ -271,7 +271,10 @@ def open_store(
         raise StoreAccessError(f"the log directory {log_dir} is not a directory")
     if read_only:
         return Store(log_dir, codec, None, layer)
-    kind = network_file_system(log_dir)
+    try:
+        kind = network_file_system(log_dir)
+    except (OSError, RuntimeError) as error:  # Links in a circle.
+        raise StoreAccessError(f"the log directory {log_dir} cannot be used: {error}; choose another") from None
     if kind is not None and not allow_network_fs:
         raise NetworkFileSystemError(
             f"the log directory {log_dir} is on a network file system ({kind}), where locks and syncs cannot be relied "

@@ -15,7 +15,7 @@ from google.longrunning import operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from qlog.v1 import quantizer_pb2, quantizer_pb2_grpc
-from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, is_loopback
+from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, is_loopback, listen_trouble
 
 from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain
 from quantizer.devices import Device, find_devices, serves
@@ -114,7 +114,8 @@ class QuantizerServer:
             return int(self._server.add_insecure_port(f"{address}:{options.port}"))
         except RuntimeError as error:
             raise QuantizerError(
-                f"cannot listen on {address}:{options.port}: another program may; give another --port, or 0 for any"
+                f"cannot listen on {address}:{options.port}: {listen_trouble(options.host, options.port)}; choose "
+                "another with --host and --port"
             ) from error
 
     def _warn(self, message: str) -> None:

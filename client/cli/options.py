@@ -31,15 +31,18 @@ REF_CONTEXT: Mapping[str, Any] = {"ignore_unknown_options": True}
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """Keep what was given: what stands after the verb is read later than what stands before it, and wins."""
+    """Keep what was given: what stands after the verb is read later than what stands before it, and wins.
+
+    What is empty, such as a variable of the shell that is not set, is not given.
+    """
     name = param.name or ""
     source = ctx.get_parameter_source(name)
-    if source is not None and source in _SOURCES:
+    if value != "" and source is not None and source in _SOURCES:
         ctx.ensure_object(dict).setdefault(_SOURCES[source], {})[name] = value
 
 
 def _remember_address(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    if value is not None and not is_address(value):
+    if value and not is_address(value):
         raise click.BadParameter(f"{value!r} is no address: write it as {ADDRESS_FORM}")
     _remember(ctx, param, value)
 

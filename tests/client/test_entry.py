@@ -92,6 +92,14 @@ def test_the_environment_weighs_less_than_options(
     assert "no experiments" in qlog("--log_dir", str(tmp_path), "list").out
     monkeypatch.setenv("QLOG_COLLECTOR", "")
     assert "no experiments" in qlog("list").out
+    assert "no experiments" in qlog("list", "--collector", "", "--log_dir", str(tmp_path)).out
+
+
+def test_an_empty_option_is_not_given(qlog: Qlog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`--log_dir "$UNSET"` is the default store, not the current directory."""
+    monkeypatch.chdir(tmp_path)
+    assert qlog("list", "--log_dir", "").out == qlog("list").out
+    assert "logs/" in qlog("list", "--log_dir", "").out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The client on local stores, through the real collector in its own process."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -204,6 +205,16 @@ def test_a_watch_may_come_before_the_run(tmp_path: Path) -> None:
         watch.stderr.close()
     assert lines[0] == f"{RUN[:13]}  mamba-2m W8A8 alpha default\n"
     assert lines[-1].startswith(f"{RUN[:13]}  COMPLETED as number 0")
+
+
+def test_what_the_collector_warns_of_is_said_by_the_program(tmp_path: Path) -> None:
+    """A damaged line costs one line on the standard error, with the program's name."""
+    (tmp_path / "percentile_experiments.jsonl").write_text("no JSON\n")
+    command = started("list", "--log_dir", str(tmp_path))
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 0
+    assert "CORRUPT" in out
+    assert re.fullmatch(rf"qlog: {tmp_path}/percentile_experiments.jsonl: 1 of its lines cannot be read, [^\n]+\n", err)
 
 
 def test_many_lists_at_once(log_dir: Path) -> None:

@@ -75,7 +75,9 @@ def test_a_second_collector_says_who_has_the_store_or_the_port(log_dir, tmp_path
         )
         busy = run("serve", "--port", port, QLOG_LOG_DIR=str(tmp_path / "other"))
         assert (busy.returncode, busy.stdout) == (1, "")
-        assert re.fullmatch(rf"collector: cannot listen on 127\.0\.0\.1:{port}: [^\n]*\n", busy.stderr)
+        assert re.fullmatch(
+            rf"collector: cannot listen on 127\.0\.0\.1:{port}: Address already in use; [^\n]*--port\n", busy.stderr
+        )
         assert (tmp_path / "other").is_dir()
 
 
@@ -87,6 +89,13 @@ def test_other_machines_are_not_listened_to_unless_told(capsys):
         assert re.fullmatch(r"collector: other machines reach [^\n]*--insecure[^\n]*\n", captured.err)
     assert main(["serve", "--host", "no.such.host.invalid"]) == 1
     assert capsys.readouterr().err == "collector: cannot listen on 'no.such.host.invalid': no such address\n"
+
+
+def test_an_address_of_another_machine_is_said_to_be_none_of_ours(log_dir):
+    """The operating system's reason, in one line; exit 1."""
+    ran = run("serve", "--host", "192.0.2.1", "--insecure", "--port", 0, "--log_dir", log_dir)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("collector: cannot listen on 192.0.2.1:0: Cannot assign requested address; choose ")
 
 
 @pytest.mark.parametrize("arguments", ["serve --port 70000", "serve --port x", "serv", "serve x", "serve --nothing"])
@@ -108,7 +117,8 @@ def test_a_directory_that_cannot_be_used_is_exit_1(tmp_path):
     """One line that says what to do."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "logs" / LOG_NAME).mkdir(parents=True)
-    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "logs"):
+    (tmp_path / "circle").symlink_to("circle")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "logs", tmp_path / "circle"):
         ran = run("serve", "--port", 0, "--log_dir", path)
         assert ran.returncode == 1
         assert re.fullmatch(r"collector: the log [^\n]+\n", ran.stderr)

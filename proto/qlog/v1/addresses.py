@@ -49,4 +49,26 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 
 
-__all__ = ["ADDRESS_FORM", "CLIENT_KEEPALIVE", "SERVER_KEEPALIVE", "bracketed", "is_address", "is_loopback"]
+def listen_trouble(host: str, port: int) -> str:
+    """Why one could not listen on an address a moment ago, in the operating system's words; gRPC does not tell."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as attempt:
+                attempt.bind(address)
+                attempt.listen()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "it was in use a moment ago"
+
+
+__all__ = [
+    "ADDRESS_FORM",
+    "CLIENT_KEEPALIVE",
+    "SERVER_KEEPALIVE",
+    "bracketed",
+    "is_address",
+    "is_loopback",
+    "listen_trouble",
+]
