@@ -1,6 +1,7 @@
 """Tables that are too wide for a terminal, in fewer columns and more lines. Nothing is left out."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from client.documents import Column, Row, Table
 from client.text import pad, width
@@ -63,17 +64,19 @@ def set_apart(table: Table, room: int) -> Table | None:
     """
     titles = [column.title for column in table.columns]
     label_width = max(map(width, titles[1:]), default=0)
-    kept = sorted(range(len(table.rows)), key=lambda place: sum(map(width, table.rows[place].cells)))
-    fewest = len(kept) - len(kept) // _FEW
-
-    def sizes() -> list[int]:
-        rows = (titles, *(table.rows[place].cells for place in kept))
-        return [max(map(width, cells)) for cells in zip(*rows, strict=True)]
-
-    while _margin(table) + sum(sizes()) + GAP * (len(titles) - 1) > room:
-        kept.pop()
-        if len(kept) < fewest:
-            return None
+    left = room - _margin(table) - GAP * (len(titles) - 1)
+    sizes = [tuple(map(width, row.cells)) for row in table.rows]
+    narrowest_first = sorted(range(len(sizes)), key=lambda place: sum(sizes[place]))
+    # The columns' widths with ever more of the rows.
+    grown = accumulate(
+        (sizes[place] for place in narrowest_first),
+        lambda all_, one: tuple(map(max, all_, one)),
+        initial=tuple(map(width, titles)),
+    )
+    fitting = sum(sum(columns) <= left for columns in grown) - 1
+    if fitting < len(sizes) - len(sizes) // _FEW:
+        return None
+    kept = set(narrowest_first[:fitting])
 
     def rows() -> Iterator[Row]:
         for place, row in enumerate(table.rows):
