@@ -1,6 +1,6 @@
 """One sweep over the calibration documents; everything the quantizers and the reports need is kept from it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +8,14 @@ from torch import Tensor
 
 from quamba.errors import DataError
 from quamba.flow.recipe import Recipe
-from quamba.flow.sites import HEAD_SITE, SITES
+from quamba.flow.sites import HEAD_SITE, SITES, tensor_name
 from quamba.nn.mixer import STATE_STRIDE
 from quamba.nn.model import MambaLM
+from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.observer import Observer
-from quamba.reports import ProgressReport
+from quamba.observers.report import report
+from quamba.observers.station import Station
+from quamba.reports import LayerReport, ProgressReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +73,35 @@ class Calibration:
         self.recipe = recipe
         self.batches = batches
         self.detailed = frozenset(detailed)
-        self._alpha = recipe.alpha_for(model.config.d_model)
         self._documents = sum(len(batch.lengths) for batch in batches)
         self._tokens = sum(int(batch.lengths.sum()) for batch in batches)
         self._states = sum(int(((batch.lengths + STATE_STRIDE - 1) // STATE_STRIDE).sum()) for batch in batches)
         sites = SITES[model.config.family]
         n_layer = model.config.n_layer
         self.observers: dict[tuple[int, str], Observer] = {
-            (layer, op): self._observer(op, percentile, layer in self.detailed)
-            for layer in range(n_layer)
-            for op, percentile in sites.items()
+            (layer, op): self._observer(op, layer in self.detailed) for layer in range(n_layer) for op in sites
         }
-        self.observers[n_layer, HEAD_SITE] = self._observer(HEAD_SITE, False, True)
+        self.observers[n_layer, HEAD_SITE] = self._observer(HEAD_SITE, True)
+        # Of each tensor that holds watched ones, by the first of them.
+        self._stations: dict[tuple[int, str], Station] = {}
 
-    def _observer(self, op: str, percentile: bool, detailed: bool) -> Observer:
+    def _observer(self, op: str, detailed: bool) -> Observer:
         total = self._states if op.startswith("ssm_state_act") else self._tokens
-        kind = self.recipe.observer if percentile else "minmax"
-        return Observer(kind, self._alpha, total, self._documents, detailed)
+        return Observer([self.clipping(op)], total, self._documents, detailed)
+
+    def clipping(self, op: str) -> Clipping:
+        """How the interval of a watched tensor is chosen."""
+        percentile = SITES[self.model.config.family].get(op, False)
+        return self.recipe.clipping_for(self.model.config.d_model) if percentile else MINMAX
+
+    def clip(self, layer: int, op: str) -> float:
+        """The end of a tensor's clipping interval."""
+        return self.observers[layer, op].clip(self.clipping(op))
+
+    def report(self, layer: int, op: str) -> LayerReport:
+        """A watched tensor's statistics."""
+        name = tensor_name(layer, op)
+        return report(self.observers[layer, op], name, self.clipping(op), self.recipe.a_bits)
 
     def run(self) -> Iterator[ProgressReport]:
         """The sweep, reporting documents done after each batch."""
@@ -101,8 +116,11 @@ class Calibration:
             done += len(batch.lengths)
             yield ProgressReport("calibrate", done, total, "documents")
 
-    def _observe(self, layer: int, op: str, values: Tensor, counts: Tensor | None) -> None:
-        self.observers[layer, op].update(values, counts)
+    def _observe(self, layer: int, columns: Mapping[str, int], values: Tensor, counts: Tensor | None) -> None:
+        key = layer, next(iter(columns))
+        if key not in self._stations:
+            self._stations[key] = Station({self.observers[layer, op]: width for op, width in columns.items()})
+        self._stations[key].update(values, counts)
 
 
 __all__ = ["Calibration", "TokenBatch", "batch_documents"]

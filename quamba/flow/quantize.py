@@ -7,7 +7,7 @@ from torch import Tensor
 from quamba.flow.calibrate import Calibration, TokenBatch
 from quamba.flow.convert import ScaleOf, convert_mixer
 from quamba.flow.recipe import Recipe
-from quamba.flow.sites import HEAD_SITE, SITES, tensor_name
+from quamba.flow.sites import HEAD_SITE, SITES
 from quamba.nn.model import Layer, MambaLM
 from quamba.qtypes import scale_of
 from quamba.reports import LayerReport, ProgressReport
@@ -40,15 +40,15 @@ def quantize(
             raise TypeError(f"layer {index} is a {type(layer).__name__}")
         if index in calibration.detailed:
             for op in SITES[model.config.family]:
-                yield calibration.observers[index, op].report(tensor_name(index, op), recipe.a_bits)
+                yield calibration.report(index, op)
         convert_mixer(layer.mixer, _scales(calibration, index))
         yield ProgressReport("quantize", index + 1, n_layer, "layers")
-    yield calibration.observers[n_layer, HEAD_SITE].report(HEAD_SITE, recipe.a_bits)
+    yield calibration.report(n_layer, HEAD_SITE)
 
 
 def _scales(calibration: Calibration, layer: int) -> ScaleOf:
     def scale(op: str) -> Tensor:
-        return scale_of(calibration.observers[layer, op].clip()).to(calibration.model.device)
+        return scale_of(calibration.clip(layer, op)).to(calibration.model.device)
 
     return scale
 

@@ -1,11 +1,9 @@
 """What is asked of a quantization, as a value that cannot hold an impossible combination."""
 
-import math
 from dataclasses import dataclass, fields
-from typing import get_args
 
 from quamba.errors import RecipeError
-from quamba.observers.observer import ObserverKind
+from quamba.observers.clipping import MINMAX, Clipping, ObserverKind
 
 # Up to this width models lose by clipping more than a few elements in a hundred thousand.
 _SMALL_D_MODEL = 768
@@ -33,17 +31,16 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.w_bits, self.a_bits) != (8, 8):
             raise RecipeError(f"W{self.w_bits}A{self.a_bits} is not supported; use w_bits 8 and a_bits 8")
-        alpha = self.percentile_alpha
-        if alpha is not None and not (math.isfinite(alpha) and 0.0 < alpha <= 1.0):
-            raise RecipeError(f"percentile_alpha must be in (0, 1], not {alpha}; 1.0 clips nothing")
-        if self.observer not in get_args(ObserverKind):
-            raise RecipeError(f"observer must be one of {', '.join(get_args(ObserverKind))}, not {self.observer!r}")
+        self.clipping_for(_SMALL_D_MODEL)
 
-    def alpha_for(self, d_model: int) -> float:
-        """The quantile for tensors that a percentile observer watches."""
-        if self.percentile_alpha is not None:
-            return self.percentile_alpha
-        return 0.99999 if d_model <= _SMALL_D_MODEL else 0.9995
+    def clipping_for(self, d_model: int) -> Clipping:
+        """How tensors are clipped that a percentile observer watches."""
+        alpha = self.percentile_alpha
+        if self.observer == "minmax":
+            return MINMAX
+        if alpha is None:
+            alpha = 0.99999 if d_model <= _SMALL_D_MODEL else 0.9995
+        return Clipping(self.observer, alpha)
 
     def facts(self) -> dict[str, int | float | str | None]:
         """The fields as plain values."""

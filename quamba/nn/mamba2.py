@@ -79,14 +79,11 @@ class Mamba2Mixer(nn.Module):
                 observe_state(tap, scan.checkpoints, lengths)
         gated: Tensor = self.rotation(self.norm(y.flatten(-2), z))
         if tap is not None:
-            tap("in_proj:input", u, lengths)
-            tap("z_act:input", z, lengths)
-            raw = to_float(xBC)
-            for part, (start, width) in {"x": (0, E), "B": (E, GN), "C": (E + GN, GN)}.items():
-                tap(f"{part}_conv_in:input", raw.narrow(-1, start, width), lengths)
-                tap(f"{part}_conv_out:input", conv.narrow(-1, start, width), lengths)
-            tap("dt_act:input", dt, lengths)
-            tap("out_proj:input", gated, lengths)
+            conv_in = {"x_conv_in:input": E, "B_conv_in:input": GN, "C_conv_in:input": GN}
+            tap({"in_proj:input": u.shape[-1]}, u, lengths)
+            tap({"z_act:input": E, **conv_in, "dt_act:input": c.nheads}, to_float(projected), lengths)
+            tap({"x_conv_out:input": E, "B_conv_out:input": GN, "C_conv_out:input": GN}, conv, lengths)
+            tap({"out_proj:input": E}, gated, lengths)
         if cache is not None:
             remember(cache, xBC, state, self.state_scale, lengths, c.d_conv - 1)
         out: Tensor = self.out_proj(gated)

@@ -1,6 +1,7 @@
 """What the two mixers share: observation, padding and memory."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,9 +10,10 @@ from quamba.kernels.causal_conv1d import last_inputs
 from quamba.nn.cache import LayerCache
 from quamba.qtypes import Activation, QTensor, quantize_int8, to_float
 
-# Called with the op's name ("x_proj:input"), its values [Bt, T, ...] and how many of the T entries of each row are real
-# (int64 [Bt], None for all). T counts tokens, for states checkpoints.
-Tap = Callable[[str, Tensor, Tensor | None], None]
+# Called with the names and widths of the watched tensors that lie side by side in one tensor's columns, its values
+# [Bt, T, ...] and how many of the T entries of each row are real (int64 [Bt], None for all). T counts tokens, for
+# states checkpoints.
+Tap = Callable[[Mapping[str, int], Tensor, Tensor | None], None]
 
 # The state is watched after every so many tokens and after the last one: longer prompts meet states that no final state
 # of a calibration document has shown.
@@ -30,7 +32,7 @@ def observe_state(tap: Tap, checkpoints: Tensor | None, lengths: Tensor | None) 
     if checkpoints is None:
         raise ValueError("the scan was asked for no checkpoints")
     counts = None if lengths is None else (lengths + STATE_STRIDE - 1) // STATE_STRIDE
-    tap("ssm_state_act:input", checkpoints, counts)
+    tap({"ssm_state_act:input": math.prod(checkpoints.shape[2:])}, checkpoints, counts)
 
 
 def remember(

@@ -1,17 +1,17 @@
 """The language model around the mixers: embedding, residual stream, head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from quamba.models.config import ModelConfig
 from quamba.nn.cache import Cache, LayerCache
+from quamba.nn.mixer import Tap
 from quamba.nn.norm import RMSNorm
 
-# Called with the layer's index (n_layer for the head), the op's name, its values and how many entries of each row are
-# real: see `quamba.nn.mixer.Tap`.
-ModelTap = Callable[[int, str, Tensor, Tensor | None], None]
+# Called with the layer's index (n_layer for the head) and what a mixer's tap is called with: `quamba.nn.mixer.Tap`.
+ModelTap = Callable[[int, Mapping[str, int], Tensor, Tensor | None], None]
 
 # On a CPU a batch passes through the layers this many tokens at a time: more leaves the caches, and memory grows.
 _TOKENS_AT_ONCE = 2048
@@ -107,7 +107,7 @@ class MambaLM(nn.Module):
             residual.add_(layer.mixer(layer.norm(residual), lengths, layer_cache, layer_tap))
         hidden: Tensor = self.norm_f(residual)
         if tap is not None:
-            tap(len(self.layers), "lm_head:input", hidden, lengths)
+            tap(len(self.layers), {"lm_head:input": hidden.shape[-1]}, hidden, lengths)
         return hidden
 
     @torch.no_grad()
@@ -138,9 +138,9 @@ class MambaLM(nn.Module):
         return self.head(self.hidden_states(input_ids[:, None], cache=cache)[:, 0])
 
 
-def _at_layer(tap: ModelTap, index: int) -> Callable[[str, Tensor, Tensor | None], None]:
-    def at_layer(op: str, values: Tensor, counts: Tensor | None) -> None:
-        tap(index, op, values, counts)
+def _at_layer(tap: ModelTap, index: int) -> Tap:
+    def at_layer(columns: Mapping[str, int], values: Tensor, counts: Tensor | None) -> None:
+        tap(index, columns, values, counts)
 
     return at_layer
 

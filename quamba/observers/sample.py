@@ -1,10 +1,12 @@
 """A fixed sample of a stream's elements, for statistics that need the values themselves."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from quamba.observers.documents import Documents
 from quamba.observers.series import Series
 
 # Elements taken of each document: 2^19 of 512 documents.
@@ -24,15 +26,21 @@ class Sample:
     def __init__(self, documents: int) -> None:
         self._values = Series(documents * PER_DOCUMENT)
 
-    def update(self, documents: Tensor) -> None:
-        """Take from documents [d, T, C]."""
-        tokens, channels = documents.shape[1:]
-        positions = sample_positions(tokens * channels, documents.device)
-        self._values.append(documents[:, positions // channels, positions % channels])
+    def update(self, documents: Documents) -> None:
+        """Take from a stack of documents."""
+        _, tokens, channels = documents.shape
+        token, channel = _sample_coordinates(tokens, channels, documents.values.device)
+        self._values.append(documents.values[:, token, channel])
 
     def values(self) -> Tensor:
         """float32 [n], in the order of the documents."""
         return self._values.values()
+
+
+@lru_cache(maxsize=256)
+def _sample_coordinates(tokens: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    positions = sample_positions(tokens * channels, device)
+    return positions // channels, positions % channels
 
 
 def sample_positions(n: int, device: torch.device) -> Tensor:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quamba.observers.documents import Documents
+from quamba.observers.select import largest_indices, largest_values
 from quamba.observers.series import Series
 
 # torch.quantile's limit. Up to it ranks are computed as torch computes them, in float32, so that results are equal.
 _TORCH_LIMIT = 1 << 24
-# Tokens in a block whose largest element stands for it when the tail's elements are searched.
-_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Rank:
         return cls(lo=lo, weight=position - lo, tail=n - lo)
 
     def value(self, tail: Tensor) -> Tensor:
-        """The quantile, from the `self.tail` largest values in descending order along the last axis."""
+        """The quantile, from at least `self.tail` largest values in descending order along the last axis."""
         low = tail[..., self.tail - 1]
         if self.tail < 2:
             return low
@@ -68,66 +68,42 @@ def abs_quantile(x: Tensor, alpha: float) -> Tensor:
     if alpha == 1.0:
         return torch.maximum(x.max(), -x.min()).float()
     rank = Rank.of(alpha, x.numel())
-    return rank.value(largest(x.float().reshape(1, -1, 1), rank.tail)[0])
+    return rank.value(largest(Documents.of(x.float().reshape(1, -1, 1)), rank.tail)[0])
 
 
-def largest(documents: Tensor, count: int) -> Tensor:
+def largest(documents: Documents, count: int) -> Tensor:
     """The `count` largest absolute values of each document, descending: [d, count].
 
     Blocks of tokens are compared by their largest element first: an element of the tail lies in one of the `count`
     blocks with the largest maxima, so only those are looked into.
 
     Args:
-        documents: float32 [d, T, C].
+        documents: of T tokens and C channels.
         count: 1 <= count <= T C.
     """
-    tokens, channels = documents.shape[1:]
+    maxima = documents.block_maxima
+    d, blocks, channels = maxima.shape
+    maxima = maxima.flatten(1)
     if count == 1:
-        return documents.flatten(1).abs().amax(dim=1, keepdim=True)
-    blocks = -(-tokens // _BLOCK) * channels
-    # Where most blocks would be candidates, or columns are too few to reduce well, selection from all is cheaper.
-    if count * 4 > blocks or tokens < 2 * _BLOCK:
-        return _select(documents.flatten(1).abs(), count)
-    maxima = block_maxima(documents)
-    chosen = torch.topk(maxima.flatten(1), count, dim=1, sorted=False).indices
-    return _select(gather_blocks(documents, chosen), count)
+        return maxima.amax(dim=1, keepdim=True)
+    if count * 4 > blocks * channels:
+        # Most blocks would be candidates: selection from all is cheaper.
+        return largest_values(documents.values.flatten(1).abs(), count)
+    chosen = largest_indices(maxima, count)
+    rows = torch.arange(d, device=chosen.device)[:, None]
+    return largest_values(documents.blocks(rows, chosen // channels, chosen % channels).flatten(1), count)
 
 
-def _select(values: Tensor, count: int) -> Tensor:
-    if count * 2 > values.shape[1]:
-        return torch.sort(values, dim=1, descending=True).values[:, :count]
-    return torch.topk(values, count, dim=1).values
-
-
-def block_maxima(documents: Tensor) -> Tensor:
-    """The largest absolute value of each channel in each block of tokens: [d, ceil(T / 32), C]."""
-    d, tokens, channels = documents.shape
-    whole = tokens // _BLOCK
-    parts = []
-    if whole:
-        blocks = documents[:, : whole * _BLOCK].reshape(d, whole, _BLOCK, channels)
-        parts.append(torch.maximum(blocks.amax(dim=2), blocks.amin(dim=2).neg_()))
-    if tokens % _BLOCK:
-        rest = documents[:, whole * _BLOCK :]
-        parts.append(torch.maximum(rest.amax(dim=1), rest.amin(dim=1).neg_())[:, None])
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def gather_blocks(documents: Tensor, chosen: Tensor) -> Tensor:
-    """The absolute values in the chosen blocks: [d, count * 32]; -1 stands where a block ends early.
-
-    Args:
-        documents: float32 [d, T, C].
-        chosen: int64 [d, count], block * C + channel.
-    """
-    d, tokens, channels = documents.shape
-    block, channel = chosen // channels, chosen % channels
-    token = (block * _BLOCK)[..., None] + torch.arange(_BLOCK, device=documents.device)  # [d, count, 32]
-    row = torch.arange(d, device=documents.device)[:, None, None]
-    values = documents[row, token.clamp(max=tokens - 1), channel[..., None]].abs_()
-    if tokens % _BLOCK:
-        values.masked_fill_(token >= tokens, -1.0)
-    return values.flatten(1)
+def largest_of_all(documents: Documents, count: int) -> Tensor:
+    """The `count` largest absolute values of all documents together, descending: [count]."""
+    maxima = documents.block_maxima
+    _, blocks, channels = maxima.shape
+    if count * 4 > maxima.numel():
+        return largest_values(documents.values.flatten().abs(), count)
+    chosen = largest_indices(maxima.flatten(), count)
+    place = chosen % (blocks * channels)
+    found = documents.blocks(chosen // (blocks * channels), place // channels, place % channels)
+    return largest_values(found.flatten(), count)
 
 
 class Tail:
@@ -135,54 +111,55 @@ class Tail:
 
     Args:
         size: how many are kept: exact questions about the stream can be answered as far down as this.
+        share: keep only what is as large as this share of the first documents' elements is; less work than `size` alone
+            asks for, which keeps as many from the beginning of the stream as from all of it. Where documents differ,
+            fewer than `size` may be known at the end.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, share: float | None = None) -> None:
         self.size = size
+        self._share = share
         # Twice the size before a selection: so that each element takes part in few of them.
         self._kept = Series(2 * size)
-        # Nothing at or below this belongs to the `size` largest seen so far.
+        # Below this nothing is known, and of what is equal to it not all.
         self._floor = -1.0
 
-    def update(self, documents: Tensor) -> None:
-        """Look at documents [d, T, C] once."""
-        tokens, channels = documents.shape[1:]
-        if self._floor < 0 and documents.numel() >= self.size:
-            # The first batch alone says below what nothing will be among the largest of all.
-            values = largest(documents.reshape(1, -1, channels), self.size)[0]
-            self._floor = float(values[-1])
-            self._kept.append(values)
-            return
-        if tokens >= 2 * _BLOCK and self._floor >= 0:
-            maxima = block_maxima(documents)
-            found = (maxima.flatten(1) > self._floor).nonzero()
-            if len(found) * _BLOCK * 4 > documents.numel():
-                values = documents.flatten().abs()
-            else:
-                # Each found block as a document of its own choosing: one gather for all.
-                block, channel = found[:, 1] // channels, found[:, 1] % channels
-                token = (block * _BLOCK)[:, None] + torch.arange(_BLOCK, device=documents.device)
-                values = documents[found[:, :1], token.clamp(max=tokens - 1), channel[:, None]].abs_()
-                values = values[token < tokens]
+    def update(self, documents: Documents) -> None:
+        """Look at a stack of documents once."""
+        if self._floor < 0.0:
+            n = documents.values.numel()
+            keep = self.size if self._share is None else max(1, min(self.size, math.ceil(self._share * n)))
+            if keep < n:
+                first = largest_of_all(documents, keep)
+                self._floor = float(first[-1])
+                self._kept.append(first)
+                return
+        maxima = documents.block_maxima
+        found = (maxima > self._floor).nonzero()
+        if len(found) * 4 > maxima.numel():
+            values = documents.values.flatten().abs()
         else:
-            values = documents.flatten().abs()
+            values = documents.blocks(*found.unbind(1)).flatten()
         values = values[values > self._floor]
         if values.numel() > self.size:
-            values = torch.topk(values, self.size, sorted=False).values
+            values = self._cut(values)
         if len(self._kept) + values.numel() > 2 * self.size:
             self._shrink()
         self._kept.append(values)
 
+    def _cut(self, values: Tensor) -> Tensor:
+        values = largest_values(values, self.size)
+        self._floor = float(values[-1])
+        return values
+
     def _shrink(self) -> None:
         if len(self._kept) > self.size:
-            values = torch.topk(self._kept.values(), self.size, sorted=False).values
-            self._floor = float(values.min())
-            self._kept.replace(values)
+            self._kept.replace(self._cut(self._kept.values()))
 
     def descending(self, count: int) -> Tensor:
         """The `count` <= size largest, descending."""
         self._shrink()
-        return torch.topk(self._kept.values(), count).values
+        return largest_values(self._kept.values(), count)
 
     def above(self, threshold: float) -> Tensor | None:
         """The elements of the stream above `threshold`; None where the tail does not reach that far down."""
@@ -192,4 +169,4 @@ class Tail:
         return self._kept.values()[self._kept.values() > threshold]
 
 
-__all__ = ["Rank", "Tail", "abs_quantile", "block_maxima", "gather_blocks", "largest"]
+__all__ = ["Rank", "Tail", "abs_quantile", "largest", "largest_of_all"]

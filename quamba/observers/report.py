@@ -1,0 +1,109 @@
+"""From what an observer kept to the statistics of a record."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from quamba.observers.clipping import Clipping
+from quamba.observers.observer import Observer
+from quamba.qtypes import QMAX, QMIN, scale_of
+from quamba.reports import LayerReport
+
+
+def report(observer: Observer, name: str, clipping: Clipping, bits: int = 8) -> LayerReport:
+    """All statistics of one watched tensor.
+
+    Args:
+        observer: detailed, at the end of its sweep.
+        name: as records spell it.
+        clipping: the way its interval is chosen.
+        bits: of the quantizer.
+
+    Raises:
+        ValueError: the observer was not detailed, or has seen nothing.
+    """
+    if observer.sample is None:
+        raise ValueError(f"{name}: only a detailed observer can be reported")
+    before, clip = observer.before(), observer.clip(clipping)
+    sample = observer.sample.values()
+    mean, square = observer.moments()
+    loss = Loss.of(observer, clip)
+    return LayerReport(
+        name=name,
+        before=before,
+        after=before.inside(clip),
+        percentile_alpha=clipping.percentile_alpha,
+        clipped_ratio=1.0 - clipping.percentile_alpha,
+        measured_clipped_ratio=loss.clipped,
+        count=observer.count,
+        absmax=max(-before.min, before.max),
+        scale=float(scale_of(clip)),
+        bits=bits,
+        observer=clipping.kind,
+        mean=mean,
+        std=max(0.0, square - mean * mean) ** 0.5,
+        median=float(sample.median()),
+        p99=float(torch.quantile(sample[: 1 << 24], 0.99)),
+        sqnr_db=decibels(square, loss.noise),
+        saturated_ratio=loss.saturated,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What quantizing a tensor with one clipping interval costs.
+
+    Attributes:
+        clipped: elements outside the interval / elements.
+        noise: mean square error, E (x - dequantize(quantize(x)))^2.
+        saturated: elements on the first or the last code / elements.
+    """
+
+    clipped: float
+    noise: float
+    saturated: float
+
+    @classmethod
+    def of(cls, observer: Observer, clip: float) -> "Loss":
+        """Of per-tensor 8-bit quantization with the interval [-clip, clip].
+
+        What is clipped is counted and its error summed exactly, from the tail; rounding errors are alike everywhere and
+        come from the sample.
+        """
+        if observer.sample is None:
+            raise ValueError("only a detailed observer knows what quantization costs")
+        sample, scale = observer.sample.values(), scale_of(clip)
+        codes = (sample / scale).round_().clamp_(QMIN, QMAX)
+        saturated = float(((codes <= QMIN) | (codes >= QMAX)).float().mean())
+        squares = (sample - codes * scale).double().square()
+        above = observer.above(clip)
+        if above is None:
+            # Documents so unlike each other that more than the tail is clipped: all from the sample.
+            return cls(float((sample.abs() > clip).double().mean()), float(squares.mean()), saturated)
+        share = above.numel() / observer.count
+        inside = squares[sample.abs() <= clip]
+        rounding = float(inside.mean()) if inside.numel() else 0.0
+        clipping = float((above - clip).double().square().sum()) / observer.count
+        return cls(share, (1.0 - share) * rounding + clipping, saturated)
+
+
+def least_loss(observer: Observer, candidates: list[Clipping]) -> Clipping:
+    """The candidate with the least quantization error; of equals the one that clips least.
+
+    Args:
+        observer: detailed, told of all candidates before its sweep.
+        candidates: at least one.
+    """
+    ordered = sorted(candidates, key=lambda clipping: -clipping.percentile_alpha)
+    return min(ordered, key=lambda clipping: Loss.of(observer, observer.clip(clipping)).noise)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise): infinite where nothing is lost, NaN where there is no signal either."""
+    if noise == 0.0:
+        return math.inf if signal > 0.0 else math.nan
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+__all__ = ["Loss", "decibels", "least_loss", "report"]
