@@ -46,6 +46,11 @@ class Documents:
         d, tokens, channels = self.values.shape
         return d, tokens, channels
 
+    def first(self) -> "Documents":
+        """The first document alone."""
+        high, low = self.block_high[:1], self.block_low[:1]
+        return Documents(self.values[:1], high, low, high.amax(dim=(0, 1)), low.amin(dim=(0, 1)))
+
     def columns(self, start: int, width: int) -> "Documents":
         """The tensor that occupies these columns, as views."""
         return Documents(

@@ -111,9 +111,9 @@ class Tail:
 
     Args:
         size: how many are kept: exact questions about the stream can be answered as far down as this.
-        share: keep only what is as large as this share of the first documents' elements is; less work than `size` alone
-            asks for, which keeps as many from the beginning of the stream as from all of it. Where documents differ,
-            fewer than `size` may be known at the end.
+        share: keep only what is larger than all but this share of the first document's elements; less work than `size`
+            alone asks for, which keeps as many from the beginning of the stream as from all of it. Where documents
+            differ, fewer than `size` may be known at the end.
     """
 
     def __init__(self, size: int, share: float | None = None) -> None:
@@ -126,14 +126,16 @@ class Tail:
 
     def update(self, documents: Documents) -> None:
         """Look at a stack of documents once."""
-        if self._floor < 0.0:
-            n = documents.values.numel()
-            keep = self.size if self._share is None else max(1, min(self.size, math.ceil(self._share * n)))
-            if keep < n:
-                first = largest_of_all(documents, keep)
-                self._floor = float(first[-1])
-                self._kept.append(first)
-                return
+        if self._floor < 0.0 and self._share is not None:
+            # Of the first document alone: the result must not depend on how documents were batched.
+            n = documents.values[0].numel()
+            count = max(1, min(n, math.ceil(self._share * n)))
+            self._floor = float(largest(documents.first(), count)[0, -1])
+        elif self._floor < 0.0 and self.size < documents.values.numel():
+            values = largest_of_all(documents, self.size)
+            self._floor = float(values[-1])
+            self._kept.append(values)
+            return
         maxima = documents.block_maxima
         found = (maxima > self._floor).nonzero()
         if len(found) * 4 > maxima.numel():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from quamba.models.loading import LoadedModel, load_model
 from quamba.nn.cache import LayerCache
 from quamba.nn.conv import CausalConv1d, QCausalConv1d
 from quamba.nn.linear import Linear, QLinear
+from quamba.observers.clipping import MINMAX, Clipping
 from quamba.qtypes import QTensor, quantize_int8, scale_of
 from quamba.reports import LayerReport, ProgressReport
 from tests.quamba.checkpoints import MODELS, small_config, write_checkpoint
@@ -140,8 +142,8 @@ def test_batch_size_does_not_change_the_statistics(family: str, tmp_path: Path) 
         calibration = Calibration(loaded.model, recipe, batch_documents(tokens(), batch_size), {0, 1})
         list(calibration.run())
         sweeps.append(calibration)
-    for key, observer in sweeps[0].observers.items():
-        one, many = observer.report("t"), sweeps[1].observers[key].report("t")
+    for key in sweeps[0].observers:
+        one, many = (sweep.report(*key) for sweep in sweeps)
         assert one.count == many.count
         for field in ("absmax", "scale", "mean", "std", "median", "p99"):
             assert getattr(one, field) == pytest.approx(getattr(many, field), rel=1e-4, abs=1e-6)
@@ -155,8 +157,8 @@ def test_states_of_the_calibration_are_those_of_the_documents(family: str, tmp_p
     documents = [tokens(1)[0] * 5, tokens(1, seed=1)[0]]
     seen: list[torch.Tensor] = []
 
-    def tap(layer: int, op: str, values: torch.Tensor, counts: torch.Tensor | None) -> None:
-        if layer == 1 and op == "ssm_state_act:input":
+    def tap(layer: int, columns: Mapping[str, int], values: torch.Tensor, counts: torch.Tensor | None) -> None:
+        if layer == 1 and "ssm_state_act:input" in columns:
             assert counts is not None
             seen.extend(values[row, : int(count)] for row, count in enumerate(counts))
 
@@ -248,9 +250,10 @@ def test_impossible_recipes_cannot_be_built(wrong: dict[str, Any]) -> None:
 
 def test_the_default_alpha_goes_by_the_models_width() -> None:
     """Small models lose more by clipping; what the user gives is used as it is."""
-    assert Recipe().alpha_for(768) == 0.99999
-    assert Recipe().alpha_for(1024) == 0.9995
-    assert Recipe(percentile_alpha=0.9).alpha_for(2560) == 0.9
+    assert Recipe().clipping_for(768) == Clipping("ema", 0.99999)
+    assert Recipe(observer="exact").clipping_for(1024) == Clipping("exact", 0.9995)
+    assert Recipe(percentile_alpha=0.9).clipping_for(2560) == Clipping("ema", 0.9)
+    assert Recipe(percentile_alpha=0.9, observer="minmax").clipping_for(768) == MINMAX
 
 
 def test_documents_become_batches_in_their_order() -> None:
