@@ -15,6 +15,8 @@ ModelTap = Callable[[int, Mapping[str, int], Tensor, Tensor | None], None]
 
 # On a CPU a batch passes through the layers this many tokens at a time: more leaves the caches, and memory grows.
 _TOKENS_AT_ONCE = 2048
+# Where they are watched, what is done once for each tensor weighs more.
+_TOKENS_WATCHED_AT_ONCE = 4096
 
 
 class Layer(nn.Module):
@@ -82,13 +84,14 @@ class MambaLM(nn.Module):
             float32 [Bt, L, D]; arbitrary at and beyond a row's length.
         """
         batch, length = input_ids.shape
-        if cache is not None or self.device.type != "cpu" or batch * length <= _TOKENS_AT_ONCE:
+        at_once = _TOKENS_AT_ONCE if tap is None else _TOKENS_WATCHED_AT_ONCE
+        if cache is not None or self.device.type != "cpu" or batch * length <= at_once:
             return self._hidden_states(input_ids, lengths, cache, tap)
         hidden = torch.empty(batch, length, self.config.d_model)
         start = 0
         while start < batch:
             width = length if lengths is None else int(lengths[start])
-            end = min(batch, start + max(1, _TOKENS_AT_ONCE // max(1, width)))
+            end = min(batch, start + max(1, at_once // max(1, width)))
             part_lengths = None if lengths is None else lengths[start:end]
             if part_lengths is not None:
                 # No wider than its own longest row: of sorted rows little is padding.
