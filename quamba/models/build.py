@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from quamba.errors import ModelError
 from quamba.models.config import ModelConfig
 from quamba.nn.conv import CausalConv1d
+from quamba.nn.embedding import Embedding
 from quamba.nn.linear import Linear
 from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.mamba2 import Mamba2Mixer, PlainGate
@@ -81,7 +82,7 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], source: str) ->
     elif config.tie_embeddings is False:
         raise ModelError(f"{source}: config.json says that the head is not tied, but lm_head.weight is not there")
     weights.finish()
-    return MambaLM(config, embedding, layers, norm_f, head)
+    return MambaLM(config, Embedding(embedding), layers, norm_f, Linear(head))
 
 
 def _build_layer(config: ModelConfig, weights: _Tensors, prefix: str) -> Layer:

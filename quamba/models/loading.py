@@ -47,7 +47,7 @@ class LoadedModel:
         """What identifies it, for a record."""
         return {
             **self.config.facts(),
-            "padded_vocab_size": self.model.embedding.shape[0],
+            "padded_vocab_size": self.model.padded_vocab_size,
             "parameters": self.parameters,
             "digest": self.digest,
             "tokenizer_digest": self.tokenizer.digest,
@@ -71,7 +71,7 @@ def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
     files = find_weight_files(directory)
     check_weight_files(files)
     model = build_model(config, read_weights(files), str(directory))
-    tokenizer = load_tokenizer(directory, vocab_size=model.embedding.shape[0])
+    tokenizer = load_tokenizer(directory, vocab_size=model.padded_vocab_size)
     unique = {buffer.data_ptr(): buffer.numel() for buffer in model.buffers()}
     return LoadedModel(
         name=name_or_path,

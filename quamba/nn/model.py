@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from quamba.models.config import ModelConfig
 from quamba.nn.cache import Cache, LayerCache
+from quamba.nn.embedding import Embedding, QEmbedding
 from quamba.nn.mixer import Tap
 from quamba.nn.norm import RMSNorm
 
@@ -33,24 +34,27 @@ class MambaLM(nn.Module):
 
     Args:
         config: sizes.
-        embedding: float32 [V, D].
+        embedding: `Embedding` or `QEmbedding`, [V, D].
         layers: n_layer of them.
         norm_f: the final norm.
-        head: float32 [V, D]; the same tensor as `embedding` where the two are tied.
+        lm_head: `Linear` or `QLinear`, [V, D]; its weight is the embedding's very tensor where the two are tied.
+
+    Attributes:
+        residual_rotation: the basis of the residual stream: Identity, or the rotation that all its readers and writers
+            went through.
     """
 
-    embedding: Tensor
-    head_weight: Tensor
-
     def __init__(
-        self, config: ModelConfig, embedding: Tensor, layers: list[Layer], norm_f: RMSNorm, head: Tensor
+        self, config: ModelConfig, embedding: nn.Module, layers: list[Layer], norm_f: RMSNorm, lm_head: nn.Module
     ) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("embedding", embedding)
+        self._padded_vocab_size = embedding_rows(embedding)
+        self.embedding = embedding
         self.layers = nn.ModuleList(layers)
         self.norm_f = norm_f
-        self.register_buffer("head_weight", head)
+        self.lm_head = lm_head
+        self.residual_rotation: nn.Module = nn.Identity()
 
     def _layers(self) -> Iterator[Layer]:
         for layer in self.layers:
@@ -61,7 +65,12 @@ class MambaLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return self.embedding.device
+        return next(self.buffers()).device
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """V: rows of the embedding, with those that pad the vocabulary."""
+        return self._padded_vocab_size
 
     @torch.no_grad()
     def hidden_states(
@@ -103,7 +112,7 @@ class MambaLM(nn.Module):
     def _hidden_states(
         self, input_ids: Tensor, lengths: Tensor | None, cache: Cache | None, tap: ModelTap | None
     ) -> Tensor:
-        residual = nn.functional.embedding(input_ids, self.embedding)
+        residual: Tensor = self.embedding(input_ids)
         for index, layer in enumerate(self._layers()):
             layer_cache: LayerCache | None = None if cache is None else cache.layers[index]
             layer_tap = None if tap is None else _at_layer(tap, index)
@@ -116,7 +125,8 @@ class MambaLM(nn.Module):
     @torch.no_grad()
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 [..., V] of hidden states [..., D]."""
-        return nn.functional.linear(hidden, self.head_weight)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits float32 [Bt, L, V]."""
@@ -139,6 +149,19 @@ class MambaLM(nn.Module):
     def step(self, input_ids: Tensor, cache: Cache) -> Tensor:
         """One more token for each row, int64 [Bt]; logits float32 [Bt, V]."""
         return self.head(self.hidden_states(input_ids[:, None], cache=cache)[:, 0])
+
+
+def embedding_rows(embedding: nn.Module) -> int:
+    """V of an embedding of either form.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(embedding, QEmbedding):
+        return embedding.shape[0]
+    if isinstance(embedding, Embedding):
+        return len(embedding.weight)
+    raise TypeError(f"a {type(embedding).__name__} is no embedding")
 
 
 def _at_layer(tap: ModelTap, index: int) -> Tap:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quamba.errors import RecipeError
+from quamba.nn.embedding import Embedding
 from quamba.nn.linear import Linear
 from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.mamba2 import Mamba2Mixer
@@ -53,15 +54,17 @@ def rotate_residual(model: MambaLM) -> None:
         RecipeError: it is rotated already. Nothing was changed.
         TypeError: a part is not one of the float model. Nothing was changed.
     """
-    if getattr(model, "residual_rotation", None) is not None:
+    if not isinstance(model.residual_rotation, nn.Identity):
         raise RecipeError("the model's residual stream is rotated already; load the model anew to rotate it")
     layers = _layers(model)
     projections = [_projections(layer.mixer) for layer in layers]
     norms = [_norm(norm) for norm in (*(layer.norm for layer in layers), model.norm_f)]
+    embedding, head = model.embedding, _linear(model.lm_head)
+    if not isinstance(embedding, Embedding):
+        raise TypeError(f"a {type(embedding).__name__} is no float embedding: rotate before quantizing")
     H = Hadamard(model.config.d_model, torch.float64).to(model.device)
-    head = _rotate_rows(model.head_weight, H, model.norm_f.weight)
-    model.embedding = _rotate_rows(model.embedding, H)
-    model.head_weight = head
+    head.weight = _rotate_rows(head.weight, H, model.norm_f.weight)
+    embedding.weight = _rotate_rows(embedding.weight, H)
     model.config = replace(model.config, tie_embeddings=False)
     for layer, (in_proj, out_proj) in zip(layers, projections, strict=True):
         in_proj.weight = _rotate_rows(in_proj.weight, H, layer.norm.weight)

@@ -123,8 +123,8 @@ def test_every_tensor_is_what_the_formulas_say(family: str) -> None:
     after = buffers(model)
     H, H_E = (Hadamard(size, torch.float64)(torch.eye(size, dtype=torch.float64)) for size in (48, 96))
     expected = {
-        "embedding": before["embedding"].double() @ H,
-        "head_weight": (before["head_weight"].double() * before["norm_f.weight"]) @ H,
+        "embedding.weight": before["embedding.weight"].double() @ H,
+        "lm_head.weight": (before["lm_head.weight"].double() * before["norm_f.weight"]) @ H,
         "norm_f.weight": torch.ones(48).double(),
     }
     for i in range(2):
@@ -211,10 +211,10 @@ def test_the_head_is_untied(tied: bool) -> None:
     state = random_state_dict(config)
     original = {name: tensor.clone() for name, tensor in state.items()}
     model = build_model(parse_config(config, Path("config.json")), state, "test")
-    assert (model.embedding is model.head_weight) == tied
+    assert (model.embedding.weight is model.lm_head.weight) == tied
     rotate_model(model)
-    assert model.embedding.data_ptr() != model.head_weight.data_ptr()
-    assert model.embedding.shape == model.head_weight.shape
+    assert model.embedding.weight.data_ptr() != model.lm_head.weight.data_ptr()
+    assert model.embedding.weight.shape == model.lm_head.weight.shape
     assert model.config.tie_embeddings is False
     assert all(torch.equal(tensor, original[name]) for name, tensor in state.items())
 
