@@ -8,6 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# What a record says of a reordered range.
+REORDER_DEFINITION = (
+    "range = the absolute maximum that is put on code 127; before: of the whole tensor, "
+    "after: mean over groups (SSD group x head group x channel group, for states x column) weighted by their channels"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
@@ -24,6 +30,74 @@ class ValueRange:
     def inside(self, clip: float) -> "ValueRange":
         """The part inside [-clip, clip]; the nearest single point where the two do not meet."""
         return ValueRange(min=max(-clip, min(self.min, clip)), max=min(clip, max(self.max, -clip)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderRange:
+    """The signed extremes of a tensor, and its symmetric clipping range; of groups, the means weighted by channels.
+
+    Attributes:
+        min: the smallest value.
+        max: the largest value.
+        range: scale * 127.
+    """
+
+    min: float
+    max: float
+    range: float
+
+    @property
+    def span(self) -> float:
+        """max - min."""
+        return self.max - self.min
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderRanges:
+    """One tensor's ranges without groups, with them, and with groups of the same sizes in the original order.
+
+    Attributes:
+        before: of the whole tensor.
+        after: of the groups.
+        control: of the groups, nothing reordered.
+        range_reduction_rms: 1 - sqrt(sum n r^2) / (sqrt(sum n) before.range), which follows the rounding noise.
+        n_groups: groups with a scale each.
+    """
+
+    before: ReorderRange
+    after: ReorderRange
+    control: ReorderRange
+    range_reduction_rms: float
+    n_groups: int
+
+    @property
+    def range_reduction(self) -> float:
+        """(before.range - after.range) / before.range; 0 for a tensor of zeros."""
+        return _reduction(self.before.range, self.after.range)
+
+    @property
+    def range_reduction_pct(self) -> float:
+        """The same in per cent."""
+        return 100.0 * self.range_reduction
+
+    @property
+    def range_reduction_grouping_only(self) -> float:
+        """What the number of scales alone is worth: the reduction of the control."""
+        return _reduction(self.before.range, self.control.range)
+
+    @property
+    def range_reduction_grouping_only_pct(self) -> float:
+        """The same in per cent."""
+        return 100.0 * self.range_reduction_grouping_only
+
+    @property
+    def range_reduction_reorder_only(self) -> float:
+        """What sorting and clustering alone are worth: (control.range - after.range) / control.range."""
+        return _reduction(self.control.range, self.after.range)
+
+
+def _reduction(before: float, after: float) -> float:
+    return (before - after) / before if before > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +122,8 @@ class LayerReport:
             elements, what rounding costs over the same sample.
         saturated_ratio: elements that quantize to the first or the last code / elements, over the same sample.
         statistics: registered statistics of the user's own, by name.
+        reorder: what grouping and reordering did to the range; None where they were not asked for. `after`, `scale` and
+            the shares are then those of groups, `after` and `scale` of the widest one.
     """
 
     name: str
@@ -68,12 +144,28 @@ class LayerReport:
     sqnr_db: float
     saturated_ratio: float
     statistics: Mapping[str, float] = field(default_factory=dict)
+    reorder: ReorderRanges | None = None
 
     @property
     def range_reduction(self) -> float:
         """(before.range - after.range) / before.range; 0 for a tensor that is constant."""
         before = self.before.range
         return (before - self.after.range) / before if before > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderReport:
+    """What grouping and reordering did to all layers.
+
+    Attributes:
+        total_layers: reordered.
+        avg_range_reduction: mean over layers and grouped tensors of the reduction of the range, in per cent.
+        avg_range_reduction_grouping_only: the same for groups of the same sizes without reordering.
+    """
+
+    total_layers: int
+    avg_range_reduction: float
+    avg_range_reduction_grouping_only: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +210,14 @@ class PerplexityReport:
 
 
 __all__ = [
+    "REORDER_DEFINITION",
     "LayerReport",
     "MetricReport",
     "PerplexityReport",
     "ProgressReport",
+    "ReorderRange",
+    "ReorderRanges",
+    "ReorderReport",
     "TaskReport",
     "ValueRange",
 ]

@@ -8,10 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quamba.errors import RecipeError
+from quamba.flow.recipe import Recipe
+from quamba.observers.clipping import ObserverKind
+from quamba.presets import PRESETS, Preset
 from quantizer.errors import SpecError, Violation
 from quantizer.layers import LayerSelection
 
 SEED = 1234
+ROTATIONS = ("hadamard", "none")
+# What a preset decides.
+_PRESET_FIELDS = (
+    "w_bits",
+    "a_bits",
+    "group_heads",
+    "apply_gptq",
+    "quantize_embedding",
+    "quantize_lm_head",
+    "hybrid_blocks",
+)
 TESTING_DOCUMENTS, TESTING_CALIBRATION, TESTING_WINDOWS = 100, 16, 8
 OBSERVERS = ("ema", "exact", "minmax")
 _MOST_TEXT = 4096
@@ -28,6 +43,8 @@ class RunConfig:
         calib_data: as the user gave it; "" means: pile for a model from a hub, else builtin.
         calib_path, ppl_paths: the same, with files where they are read from.
         calib_data_num, limit: as --testing leaves them.
+        group_heads: None: where the model has heads (a preset's way).
+        hybrid_path, hybrid: the file that chooses for each layer, and what it says once it is read.
     """
 
     model: str
@@ -38,6 +55,15 @@ class RunConfig:
     a_bits: int
     percentile_alpha: float | None
     observer: str
+    rotation: str
+    preset: str
+    group_heads: bool | None
+    apply_gptq: bool
+    quantize_embedding: bool
+    quantize_lm_head: bool
+    per_tensor_weights: bool
+    hybrid_path: str
+    hybrid: tuple[str, ...] | None
     calib_data: str
     calib_path: str
     calib_data_num: int
@@ -69,6 +95,26 @@ class RunConfig:
         """The most windows of a perplexity data set; None: all."""
         return TESTING_WINDOWS if self.testing else None
 
+    def recipe(self) -> Recipe:
+        """What the library is asked for.
+
+        Raises:
+            RecipeError: it cannot be built; says what can.
+        """
+        return Recipe(
+            w_bits=self.w_bits,
+            a_bits=self.a_bits,
+            percentile_alpha=self.percentile_alpha,
+            observer=_kind(self.observer),
+            rotate=self.rotation == "hadamard",
+            group_heads=bool(self.group_heads),
+            apply_gptq=self.apply_gptq,
+            quantize_embedding=self.quantize_embedding,
+            quantize_lm_head=self.quantize_lm_head,
+            per_tensor_weights=self.per_tensor_weights,
+            hybrid=self.hybrid,
+        )
+
     def record(self) -> dict[str, Any]:
         """The record's `config`: the fixed keys first, then every other option that changes a result."""
         return {
@@ -76,13 +122,17 @@ class RunConfig:
             "w_bits": self.w_bits if self.quantize else 16,
             "a_bits": self.a_bits if self.quantize else 16,
             "percentile_alpha": self.percentile_alpha,
-            "group_heads": False,
-            "apply_gptq": False,
-            "quantize_embedding": False,
-            "quantize_lm_head": False,
+            "group_heads": bool(self.group_heads),
+            "apply_gptq": self.apply_gptq,
+            "quantize_embedding": self.quantize_embedding,
+            "quantize_lm_head": self.quantize_lm_head,
             "calib_data_num": self.calib_data_num,
             "calib_seqlen": self.calib_seqlen,
             "quantize": self.quantize,
+            "preset": self.preset or None,
+            "rotation": self.rotation if self.quantize else None,
+            "per_tensor_weights": self.per_tensor_weights,
+            "hybrid_blocks": None if self.hybrid is None else list(self.hybrid),
             "observer": self.observer if self.quantize else None,
             "calib_data": self.calib_data if self.quantize else None,
             "shuffle_seed": self.shuffle_seed,
@@ -100,6 +150,12 @@ class RunConfig:
             "testing": self.testing,
             "seed": SEED,
         }
+
+
+def _kind(name: str) -> ObserverKind:
+    """The name as the library's literal type."""
+    kinds: dict[str, ObserverKind] = {"ema": "ema", "exact": "exact", "minmax": "minmax"}
+    return kinds[name]
 
 
 def read_config(options: Mapping[str, Any], defaults: Mapping[str, str]) -> RunConfig:
@@ -154,7 +210,8 @@ class _Reader:
         if not model:
             self._wrong("model", "no model: give a directory with config.json and weights, or a hub id")
         self._refuse_what_is_planned()
-        quantize, testing = bool(options["quantize"]), bool(options["testing"])
+        preset, testing = self._preset(), bool(options["testing"])
+        quantize = bool(options["quantize"]) or preset is not None
         calib_data_num = self._at_least("calib_data_num", 1)
         limit = None if options["limit"] is None else self._at_least("limit", 1)
         data_sets = self._names("ppl_dataset")
@@ -163,10 +220,19 @@ class _Reader:
             model_path=model,
             device=self._text("device"),
             quantize=quantize,
-            w_bits=self._bits("w_bits", quantize),
-            a_bits=self._bits("a_bits", quantize),
+            w_bits=preset.w_bits if preset else self._bits("w_bits", (4, 8)),
+            a_bits=preset.a_bits if preset else self._bits("a_bits", (8, 16)),
             percentile_alpha=self._alpha(),
-            observer=self._observer(),
+            observer=self._choice("observer", OBSERVERS),
+            rotation=self._choice("rotation", ROTATIONS),
+            preset=self._text("preset"),
+            group_heads=(preset.groups_mamba2 and None) if preset else bool(options["group_heads"]),
+            apply_gptq=preset.apply_gptq if preset else bool(options["apply_gptq"]),
+            quantize_embedding=preset.quantize_embedding if preset else bool(options["quantize_embedding"]),
+            quantize_lm_head=preset.quantize_lm_head if preset else bool(options["quantize_lm_head"]),
+            per_tensor_weights=preset.per_tensor_weights if preset else False,
+            hybrid_path=self._hybrid_path(preset),
+            hybrid=None,
             calib_data=self._text("calib_data"),
             calib_path=self._text("calib_data"),
             calib_data_num=min(calib_data_num, TESTING_CALIBRATION) if testing else calib_data_num,
@@ -193,17 +259,12 @@ class _Reader:
             raise SpecError(tuple(self._violations))
         return config
 
-    def _bits(self, field: str, quantize: bool) -> int:
+    def _bits(self, field: str, possible: tuple[int, ...]) -> int:
         value = int(self._options[field])
-        if value == 8 or (value == 16 and not quantize):
-            return value
-        kept = ", or leave --quantize out to keep the model as it is" if value == 16 else ""
-        planned = {"w_bits": (4, 16), "a_bits": (16,)}[field]
-        if value in planned:
-            self._wrong(field, f"{field} {value} is not supported yet: use {field} 8{kept}")
-        else:
-            self._wrong(field, f"{field} must be 8 ({' and '.join(map(str, planned))} planned), not {value}")
-        return 8
+        if value not in possible:
+            self._wrong(field, f"{field} must be {' or '.join(map(str, possible))}, not {value}")
+            return 8
+        return value
 
     def _alpha(self) -> float | None:
         text = self._text("percentile_alpha")
@@ -225,11 +286,42 @@ class _Reader:
             return None
         return alpha
 
-    def _observer(self) -> str:
-        observer = self._text("observer")
-        if observer not in OBSERVERS:
-            self._wrong("observer", f"observer must be one of {', '.join(OBSERVERS)}, not {observer!r}")
-        return observer
+    def _choice(self, field: str, choices: tuple[str, ...]) -> str:
+        value = self._text(field)
+        if value not in choices:
+            self._wrong(field, f"{field} must be one of {', '.join(choices)}, not {value!r}")
+            return choices[0]
+        return value
+
+    def _preset(self) -> Preset | None:
+        name = self._text("preset")
+        if not name:
+            return None
+        if name not in PRESETS:
+            self._wrong("preset", f"no preset {name!r}; use one of {', '.join(PRESETS)}")
+            return None
+        for field in _PRESET_FIELDS:
+            if self._given(field):
+                self._wrong(field, f"--{field} is what --preset {name} decides: leave one of the two out")
+        return PRESETS[name]
+
+    def _hybrid_path(self, preset: Preset | None) -> str:
+        path, wanted = self._text("hybrid_blocks_config"), bool(self._options["hybrid_blocks"])
+        wanted = wanted or (preset is not None and preset.is_hybrid)
+        if wanted and not path:
+            self._wrong(
+                "hybrid_blocks_config",
+                "a hybrid needs --hybrid_blocks_config FILE, a JSON array with W4A8 or W4A16 for each layer",
+            )
+        if path and not wanted:
+            self._wrong("hybrid_blocks_config", "--hybrid_blocks_config has no effect without --hybrid_blocks: add it")
+        return path
+
+    def _given(self, field: str) -> bool:
+        value, default = self._options[field], self._defaults.get(field, "")
+        text = str(value).strip().lower()
+        # "None" is how one writes that there is no number; of a choice it is one.
+        return value not in (None, False, "") and text != default and (text != "none" or field == "rotation")
 
     def _stats_layers(self) -> LayerSelection:
         text = self._text("stats_layers")
@@ -242,18 +334,7 @@ class _Reader:
             return LayerSelection(text)
 
     def _refuse_what_is_planned(self) -> None:
-        flags = {
-            "group_heads": "head grouping",
-            "apply_gptq": "GPTQ",
-            "quantize_embedding": "quantizing the embedding",
-            "quantize_lm_head": "quantizing the head",
-            "hybrid_blocks": "choosing bits for each layer",
-        }
-        for field, what in flags.items():
-            if self._options[field]:
-                self._wrong(field, f"{what} is not supported yet: leave --{field} out")
         paths = {
-            "hybrid_blocks_config": "choosing bits for each layer",
             "pretrained_dir": "saving quantized models",
             "output_subdir": "saving quantized models",
         }
@@ -284,14 +365,19 @@ class _Reader:
         self._needs("task_list", bool(config.shots), "--eval_zero_shot, --eval_few_shot or --eval_generation")
         self._needs("limit", bool(config.shots), "--eval_zero_shot, --eval_few_shot or --eval_generation")
         self._needs("ppl_dataset", config.eval_ppl, "--eval_ppl")
-        for field in ("percentile_alpha", "observer", "calib_data", "shuffle_seed"):
+        for field in ("percentile_alpha", "observer", "rotation", "calib_data", "shuffle_seed", *_PRESET_FIELDS):
             self._needs(field, config.quantize, "--quantize")
+        if config.quantize and not self._violations:
+            try:
+                config.recipe()
+            except RecipeError as error:
+                asked = (*_PRESET_FIELDS, "percentile_alpha", "observer")
+                self._wrong(next((field for field in asked if self._given(field)), "quantize"), str(error))
 
     def _needs(self, field: str, present: bool, what: str) -> None:
         """An option that would do nothing is refused, not ignored."""
         value = self._options[field]
-        given = value is not None and str(value).strip().lower() not in ("none", self._defaults.get(field, ""))
-        if given and not present and not any(violation.field == field for violation in self._violations):
+        if self._given(field) and not present and not any(violation.field == field for violation in self._violations):
             self._wrong(field, f"--{field} {value} has no effect without {what}: add it, or leave --{field} out")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from quamba.reports import LayerReport, PerplexityReport, ProgressReport, TaskReport
+from quamba.reports import LayerReport, PerplexityReport, ProgressReport, ReorderReport, TaskReport
 
 
 class Status(Enum):
@@ -61,6 +61,13 @@ class LayerMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class Reordered:
+    """What grouping and reordering heads did to all layers."""
+
+    report: ReorderReport
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """How far a phase has come."""
 
@@ -91,6 +98,7 @@ class Finished:
     error: str
     duration_s: float
     phases: tuple[tuple[str, float], ...] = ()
+    reorder: ReorderReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class LogLine:
     text: str
 
 
-ExperimentEvent = Began | LayerMeasured | Progressed | FactsKnown | Evaluated | Finished
+ExperimentEvent = Began | LayerMeasured | Reordered | Progressed | FactsKnown | Evaluated | Finished
 JobEvent = ExperimentEvent | LogLine
 
 
@@ -115,5 +123,6 @@ __all__ = [
     "LayerMeasured",
     "LogLine",
     "Progressed",
+    "Reordered",
     "Status",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quamba.reports import LayerReport
+from quamba.reports import LayerReport, ReorderReport
 from quantizer.config import RunConfig
 from quantizer.events import ExperimentResults
 
@@ -20,6 +20,7 @@ class Outcome:
     results: ExperimentResults
     model_size_bytes: Mapping[str, int]
     duration_s: float
+    reorder: ReorderReport | None = None
 
 
 __all__ = ["SUMMARY_TENSORS", "Outcome"]

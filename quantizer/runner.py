@@ -20,9 +20,8 @@ from quamba.evals import evaluate_tasks, perplexity
 from quamba.flow.calibrate import TokenBatch, batch_documents
 from quamba.flow.convert import size_bytes
 from quamba.flow.quantize import quantize
-from quamba.flow.recipe import Recipe
 from quamba.models.loading import LoadedModel, load_model
-from quamba.reports import LayerReport, PerplexityReport, ProgressReport, TaskReport
+from quamba.reports import LayerReport, PerplexityReport, ProgressReport, ReorderReport, TaskReport
 from quantizer.clock import PhaseClock
 from quantizer.config import SEED, RunConfig
 from quantizer.errors import ExperimentCancelledError, ExperimentFailedError
@@ -35,6 +34,7 @@ from quantizer.events import (
     Finished,
     LayerMeasured,
     Progressed,
+    Reordered,
     Status,
 )
 from quantizer.outcome import SUMMARY_TENSORS, Outcome
@@ -102,6 +102,7 @@ class _Run:
     recorded_tensors: int = 0
     results: ExperimentResults = field(default_factory=ExperimentResults)
     sizes: dict[str, int] = field(default_factory=dict)
+    reorder: ReorderReport | None = None
 
     def emit(self, event: ExperimentEvent) -> None:
         self.check_cancelled()
@@ -110,9 +111,15 @@ class _Run:
     def finish(self, status: Status, error: str) -> Outcome:
         """The last event; it is told even when the experiment is cancelled."""
         duration_s = self.clock.total_s()
-        self.listener(Finished(status, error, duration_s, self.clock.phases()))
+        self.listener(Finished(status, error, duration_s, self.clock.phases(), self.reorder))
         return Outcome(
-            self.config, tuple(self.layers), self.recorded_tensors, self.results, dict(self.sizes), duration_s
+            self.config,
+            tuple(self.layers),
+            self.recorded_tensors,
+            self.results,
+            dict(self.sizes),
+            duration_s,
+            self.reorder,
         )
 
     def run(self) -> None:
@@ -159,18 +166,16 @@ class _Run:
 
     def _quantize(self, loaded: LoadedModel, batches: list[TokenBatch]) -> None:
         config = self.config
-        recipe = Recipe(
-            w_bits=config.w_bits,
-            a_bits=config.a_bits,
-            percentile_alpha=config.percentile_alpha,
-            observer=_observer(config.observer),
-        )
+        recipe = config.recipe()
         self.clock.enter("calibrate")
         layers = config.stats_layers.of(loaded.config.n_layer)
         for report in quantize(loaded.model, recipe, batches, report_layers=layers):
             if isinstance(report, ProgressReport):
                 self.clock.enter(report.phase)
                 self.emit(Progressed(report))
+            elif isinstance(report, ReorderReport):
+                self.reorder = report
+                self.emit(Reordered(report))
             else:
                 self.recorded_tensors += 1
                 if len(self.layers) < SUMMARY_TENSORS:
@@ -211,11 +216,6 @@ class _Run:
                     self.emit(Progressed(replace(report, phase=prefix + (phase or report.phase))))
                 else:
                     yield report
-
-
-def _observer(name: str) -> Any:
-    """The name as the library's literal type; `read_config` has checked it."""
-    return name
 
 
 def _set_seeds() -> None:

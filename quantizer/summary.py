@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from quamba.reports import LayerReport, TaskReport
+from quamba.reports import LayerReport, ReorderReport, TaskReport
 from quantizer.config import RunConfig
 from quantizer.events import ExperimentResults
 from quantizer.outcome import Outcome
@@ -17,7 +17,7 @@ def summary(outcome: Outcome, delivery: Delivery) -> str:
     sections = (
         _configuration(outcome.config),
         _activations(outcome),
-        _reordering(),
+        _reordering(outcome.reorder),
         _sizes(outcome),
         _results(outcome.results),
         [f"Duration         {_duration(outcome.duration_s)}", recorded(delivery)],
@@ -48,12 +48,18 @@ def _configuration(config: RunConfig) -> list[str]:
     alpha = "default" if config.percentile_alpha is None else str(config.percentile_alpha)
     return [
         f"Model            {config.model}",
-        f"Quantization     W{config.w_bits}A{config.a_bits}",
+        f"Quantization     W{config.w_bits}A{'X' if config.hybrid else config.a_bits}",
         f"Percentile alpha {alpha} ({config.observer})",
-        "Head grouping    off",
-        "GPTQ             off",
+        f"Rotation         {config.rotation}",
+        f"Head grouping    {'on' if config.group_heads else 'off'}",
+        f"GPTQ             {'on' if config.apply_gptq else 'off'}",
+        f"Embedding, head  {_bits(config.quantize_embedding, config)}, {_bits(config.quantize_lm_head, config)}",
         f"Calibration      {config.calib_data}, {config.calib_data_num} x {config.calib_seqlen} tokens at most",
     ]
+
+
+def _bits(quantized: bool, config: RunConfig) -> str:
+    return f"{config.w_bits} bits" if quantized else "float"
 
 
 def _activations(outcome: Outcome) -> list[str]:
@@ -93,8 +99,11 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(listed) / len(listed)
 
 
-def _reordering() -> list[str]:
-    return ["Reordering       off (0 layers)"]
+def _reordering(report: ReorderReport | None) -> list[str]:
+    if report is None:
+        return ["Reordering       off (0 layers)"]
+    average, alone = f"{report.avg_range_reduction:.2f} %", f"{report.avg_range_reduction_grouping_only:.2f} %"
+    return [f"Reordering       {report.total_layers} layers, ranges {average} smaller ({alone} by grouping alone)"]
 
 
 def _sizes(outcome: Outcome) -> list[str]:

@@ -6,9 +6,13 @@ The library is imported when it is first asked: `--help` and options that are wr
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantizer.config import RunConfig
 from quantizer.errors import SpecError, Violation
+
+if TYPE_CHECKING:
+    from quamba.models.config import ModelConfig
 
 _NAMED_CALIBRATION = ("builtin", "pile")
 
@@ -50,7 +54,9 @@ class _Examiner:
         from quamba.models.loading import resolve_device
 
         config = self._config
-        path, from_hub = self._find_model()
+        path, from_hub, structure = self._find_model()
+        if config.quantize:
+            config = self._fit_recipe(config, structure)
         if config.shots:
             self._guard("task_list", lambda: check_tasks(config.tasks))
         ppl_paths = self._perplexity_data() if config.eval_ppl else config.ppl_datasets
@@ -67,9 +73,31 @@ class _Examiner:
             config, model_path=path, device=device, calib_data=calib_data, calib_path=calib_path, ppl_paths=ppl_paths
         )
 
-    def _find_model(self) -> tuple[str, bool]:
-        """Where the model is, and whether that is the hub."""
-        from quamba.models.config import ModelConfig
+    def _fit_recipe(self, config: RunConfig, structure: "ModelConfig | None") -> RunConfig:
+        """The configuration with what depends on the model's structure settled."""
+        from quamba.hybrid import read_hybrid
+
+        if config.hybrid_path:
+            path = self._file("hybrid_blocks_config", config.hybrid_path, ())
+            if self._violations:
+                return config
+            found: list[tuple[str, ...]] = []
+            self._guard("hybrid_blocks_config", lambda: found.append(read_hybrid(Path(path))))
+            config = replace(config, hybrid=found[0] if found else None)
+        if config.group_heads is None:
+            if structure is None and not self._violations:
+                self._wrong(
+                    "preset",
+                    f"--preset {config.preset} depends on the model's family, which is not known before the hub sends "
+                    "it: give the options themselves",
+                )
+            config = replace(config, group_heads=structure is not None and structure.family == "mamba2")
+        if structure is not None and not self._violations:
+            self._guard("quantize", lambda: config.recipe().check(structure))
+        return config
+
+    def _find_model(self) -> tuple[str, bool, "ModelConfig | None"]:
+        """Where the model is, whether that is the hub, and its structure where that can be known."""
         from quamba.models.loading import check_model, is_hub_id
 
         name = self._config.model
@@ -80,18 +108,18 @@ class _Examiner:
             hub = not there and is_hub_id(name) and not Path(path).parent.is_dir()
         except (OSError, RuntimeError) as error:  # A name too long, a home that nobody has.
             self._wrong("model", f"model {name[:64]!r} cannot be a path ({error}): give a directory or a hub id")
-            return name, False
+            return name, False, None
+        found: list[ModelConfig] = []
         if not hub and not there:
             where = f" below {self._root}" if self._root is not None else ""
             self._wrong(
                 "model", f"no model {name!r}{where}: give a directory with config.json and weights, or a hub id"
             )
         elif not (hub and self._root is not None) and not self._violations:
-            found: list[ModelConfig] = []
             self._guard("model", lambda: found.append(check_model(name if hub else path)))
             if found:
                 self._guard("stats_layers", lambda: self._config.stats_layers.of(found[0].n_layer))
-        return (name if hub else path), hub
+        return (name if hub else path), hub, found[0] if found else None
 
     def _below_root(self, field: str, name: str) -> Path:
         """The path that a name means; one that leads out of the root, through symbolic links too, is refused."""
@@ -111,8 +139,10 @@ class _Examiner:
             there = path.is_file()
         except OSError:
             there = False
-        if not there:
+        if not there and alternatives:
             self._wrong(field, f"{field} {name!r} is neither {', '.join(alternatives)} nor a file")
+        elif not there:
+            self._wrong(field, f"{field} {name!r} is no file")
         return str(path)
 
     def _perplexity_data(self) -> tuple[str, ...]:

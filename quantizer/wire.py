@@ -8,7 +8,18 @@ from qlog.v1 import common_pb2 as pb
 from qlog.v1.options import default_of
 from qlog.v1.spec_pb2 import ExperimentSpec
 
-from quamba.reports import LayerReport, MetricReport, PerplexityReport, ProgressReport, TaskReport, ValueRange
+from quamba.reports import (
+    REORDER_DEFINITION,
+    LayerReport,
+    MetricReport,
+    PerplexityReport,
+    ProgressReport,
+    ReorderRange,
+    ReorderRanges,
+    ReorderReport,
+    TaskReport,
+    ValueRange,
+)
 from quantizer.config import RunConfig, read_config
 from quantizer.events import (
     Began,
@@ -19,6 +30,7 @@ from quantizer.events import (
     Finished,
     LayerMeasured,
     Progressed,
+    Reordered,
     Status,
 )
 from quantizer.rpc import Batch
@@ -111,9 +123,36 @@ def layer_stats_message(report: LayerReport) -> pb.LayerStats:
         p99=report.p99,
         sqnr_db=report.sqnr_db,
         saturated_ratio=report.saturated_ratio,
+        reorder=None if report.reorder is None else _reorder_message(report.reorder),
         other=field_messages(
             {f"{name}_" if name in _STATS_KEYS else name: value for name, value in report.statistics.items()}
         ),
+    )
+
+
+def _reorder_range_message(interval: ReorderRange) -> pb.ValueRange:
+    return pb.ValueRange(min=interval.min, max=interval.max, range=interval.range, span=interval.span)
+
+
+def _reorder_message(ranges: ReorderRanges) -> pb.ReorderEffect:
+    return pb.ReorderEffect(
+        before_reorder=_reorder_range_message(ranges.before),
+        after_reorder=_reorder_range_message(ranges.after),
+        range_reduction_pct=ranges.range_reduction_pct,
+        range_reduction_grouping_only_pct=ranges.range_reduction_grouping_only_pct,
+        n_groups=ranges.n_groups,
+        definition=REORDER_DEFINITION,
+    )
+
+
+def _reorder_summary_message(report: ReorderReport | None) -> pb.ReorderSummary:
+    if report is None:
+        return pb.ReorderSummary(enabled=False, total_layers=0)
+    return pb.ReorderSummary(
+        enabled=True,
+        avg_range_reduction=report.avg_range_reduction,
+        total_layers=report.total_layers,
+        avg_range_reduction_grouping_only=report.avg_range_reduction_grouping_only,
     )
 
 
@@ -177,6 +216,8 @@ def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = No
             )
         case LayerMeasured(report):
             return pb.Event(layer_stats=layer_stats_message(report))
+        case Reordered(reordering):
+            return pb.Event(reorder_summary=_reorder_summary_message(reordering))
         case Progressed(progress):
             return pb.Event(progress=progress_message(progress))
         case FactsKnown():
@@ -196,7 +237,7 @@ def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = No
                     error=text_of(event.error),
                     duration_s=event.duration_s,
                     phases=[pb.PhaseDuration(phase=name, duration_s=seconds) for name, seconds in event.phases],
-                    reorder_summary=pb.ReorderSummary(enabled=False, total_layers=0),
+                    reorder_summary=_reorder_summary_message(event.reorder),
                     dropped=dropped_messages(dropped or {}),
                 )
             )

@@ -1,13 +1,21 @@
 """One sweep over the calibration documents; everything the quantizers and the reports need is kept from it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from quamba.errors import DataError
 from quamba.flow.recipe import Recipe
+from quamba.flow.scales import (
+    GROUPED_SITES,
+    SSD_GROUPED_SITES,
+    choose_grouping,
+    grouped_clip,
+    in_old_order,
+    ranges_of,
+)
 from quamba.flow.sites import HEAD_SITE, SITES, tensor_name
 from quamba.nn.mixer import STATE_STRIDE
 from quamba.nn.model import MambaLM
@@ -15,7 +23,12 @@ from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.observer import Observer
 from quamba.observers.report import report
 from quamba.observers.station import Station
-from quamba.reports import LayerReport, ProgressReport
+from quamba.qtypes import scale_of
+from quamba.reports import LayerReport, ProgressReport, ReorderRanges
+from quamba.transforms.grouping import Grouping
+
+# What is quantized of activations is quantized to these.
+_ACTIVATION_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +70,27 @@ def batch_documents(
 
 
 class Calibration:
-    """The observers of all watched tensors of a model.
+    """The observers of all watched tensors of a model: one sweep, whatever recipes are to be built of it.
 
     Args:
-        model: float.
-        recipe: says how they observe.
+        model: float, rotated already where it is to be.
+        recipes: say what is asked of the sweep.
         batches: what will be swept over.
         detailed: layers whose tensors can be reported afterwards; the head's always can.
     """
 
     def __init__(
-        self, model: MambaLM, recipe: Recipe, batches: Sequence[TokenBatch], detailed: Collection[int]
+        self, model: MambaLM, recipes: Sequence[Recipe], batches: Sequence[TokenBatch], detailed: Collection[int]
     ) -> None:
         self.model = model
-        self.recipe = recipe
+        self.recipes = tuple(recipes)
         self.batches = batches
         self.detailed = frozenset(detailed)
         self._documents = sum(len(batch.lengths) for batch in batches)
         self._tokens = sum(int(batch.lengths.sum()) for batch in batches)
         self._states = sum(int(((batch.lengths + STATE_STRIDE - 1) // STATE_STRIDE).sum()) for batch in batches)
+        self._grouped = any(recipe.group_heads for recipe in recipes)
+        self._groupings: dict[int, Grouping] = {}
         sites = SITES[model.config.family]
         n_layer = model.config.n_layer
         self.observers: dict[tuple[int, str], Observer] = {
@@ -87,21 +102,44 @@ class Calibration:
 
     def _observer(self, op: str, detailed: bool) -> Observer:
         total = self._states if op.startswith("ssm_state_act") else self._tokens
-        return Observer([self.clipping(op)], total, self._documents, detailed)
+        clippings = {self.clipping(recipe, op) for recipe in self.recipes}
+        return Observer(clippings, total, self._documents, detailed, grouped=self._grouped and op in GROUPED_SITES)
 
-    def clipping(self, op: str) -> Clipping:
+    def clipping(self, recipe: Recipe, op: str) -> Clipping:
         """How the interval of a watched tensor is chosen."""
         percentile = SITES[self.model.config.family].get(op, False)
-        return self.recipe.clipping_for(self.model.config.d_model) if percentile else MINMAX
+        return recipe.clipping_for(self.model.config.d_model) if percentile else MINMAX
 
-    def clip(self, layer: int, op: str) -> float:
-        """The end of a tensor's clipping interval."""
-        return self.observers[layer, op].clip(self.clipping(op))
+    def grouping(self, layer: int) -> Grouping:
+        """A layer's order and groups of heads and channels; they do not depend on the recipe."""
+        if layer not in self._groupings:
+            observer = self.observers[layer, "x_conv_out:input"]
+            self._groupings[layer] = choose_grouping(observer, self.model.config)
+        return self._groupings[layer]
 
-    def report(self, layer: int, op: str) -> LayerReport:
-        """A watched tensor's statistics."""
-        name = tensor_name(layer, op)
-        return report(self.observers[layer, op], name, self.clipping(op), self.recipe.a_bits)
+    def scale(self, recipe: Recipe, layer: int, op: str) -> Tensor:
+        """A tensor's scale, float32: a single value, or a table where heads are grouped (`quamba.flow.scales`)."""
+        observer, clipping = self.observers[layer, op], self.clipping(recipe, op)
+        if not recipe.group_heads or op not in (*GROUPED_SITES, *SSD_GROUPED_SITES):
+            return scale_of(observer.clip(clipping)).to(self.model.device)
+        clips = grouped_clip(op, observer, clipping, self.grouping(layer), self.model.config)
+        return scale_of(clips.to(self.model.device))
+
+    def report(self, recipe: Recipe, layer: int, op: str) -> LayerReport:
+        """A watched tensor's statistics; of one that is grouped with what reordering did to it."""
+        name, observer, clipping = tensor_name(layer, op), self.observers[layer, op], self.clipping(recipe, op)
+        if not recipe.group_heads or op not in (*GROUPED_SITES, *SSD_GROUPED_SITES):
+            return report(observer, name, clipping, _ACTIVATION_BITS)
+        grouping = self.grouping(layer)
+        clips = grouped_clip(op, observer, clipping, grouping, self.model.config)
+        if op in SSD_GROUPED_SITES:
+            return report(observer, name, clipping, _ACTIVATION_BITS, clips)
+        found = report(observer, f"{name}_reordered", clipping, _ACTIVATION_BITS, in_old_order(clips, grouping))
+        return replace(found, reorder=self.ranges(layer, op))
+
+    def ranges(self, layer: int, op: str) -> ReorderRanges:
+        """What grouping and reordering did to the range of one of `GROUPED_SITES`."""
+        return ranges_of(op, self.observers[layer, op], self.grouping(layer), self.model.config)
 
     def run(self) -> Iterator[ProgressReport]:
         """The sweep, reporting documents done after each batch."""

@@ -5,18 +5,25 @@ from collections.abc import Collection, Iterator, Sequence
 from torch import Tensor
 
 from quamba.flow.calibrate import Calibration, TokenBatch
-from quamba.flow.convert import ScaleOf, convert_mixer
+from quamba.flow.convert import ScaleOf, convert_ends, convert_mixer
 from quamba.flow.recipe import Recipe
+from quamba.flow.scales import GROUPED_SITES, mean_reduction
 from quamba.flow.sites import HEAD_SITE, SITES
+from quamba.flow.solve import Solver
 from quamba.nn.model import Layer, MambaLM
-from quamba.qtypes import scale_of
-from quamba.reports import LayerReport, ProgressReport
+from quamba.reports import LayerReport, ProgressReport, ReorderReport
+from quamba.transforms.reorder import permute_mixer
+from quamba.transforms.rotation import rotate_model
+
+QuantizationReport = ProgressReport | LayerReport | ReorderReport
 
 
 def quantize(
     model: MambaLM, recipe: Recipe, batches: Sequence[TokenBatch], *, report_layers: Collection[int] = (0, 1, 2)
-) -> Iterator[ProgressReport | LayerReport]:
+) -> Iterator[QuantizationReport]:
     """Calibrate on `batches` and convert `model` in place.
+
+        rotate -> sweep over the calibration data -> for each layer: reorder, solve (GPTQ), report, convert
 
     The model is whole again only when the iterator is exhausted: abandoned halfway, layers converted so far stay so.
 
@@ -27,30 +34,60 @@ def quantize(
         report_layers: indices of the layers to report; others are watched for their scales alone.
 
     Yields:
-        Progress of the phases "calibrate" (documents) and "quantize" (layers), and each reported tensor's statistics.
+        Progress of the phases "calibrate" (documents) and "quantize" (layers), each reported tensor's statistics, and
+        what reordering did to all layers.
 
     Raises:
+        RecipeError: the model cannot be quantized so, or is rotated already.
         TypeError: the model is quantized already.
     """
-    calibration = Calibration(model, recipe, batches, report_layers)
+    recipe.check(model.config)
+    if recipe.rotate:
+        rotate_model(model)
+    calibration = Calibration(model, [recipe], batches, report_layers)
     yield from calibration.run()
+    yield from convert(model, recipe, calibration)
+
+
+def convert(model: MambaLM, recipe: Recipe, calibration: Calibration) -> Iterator[QuantizationReport]:
+    """Convert a model in place with what a sweep has found.
+
+    Args:
+        model: the swept one, or a copy of it; float, and rotated if the recipe says so.
+        recipe: one that the calibration was made for.
+        calibration: after its sweep.
+
+    Yields:
+        As `quantize`, without the sweep.
+    """
     n_layer = model.config.n_layer
+    solver = Solver(model, calibration.batches) if recipe.apply_gptq else None
     for index, layer in enumerate(model.layers):
         if not isinstance(layer, Layer):
             raise TypeError(f"layer {index} is a {type(layer).__name__}")
-        if index in calibration.detailed:
+        scheme = recipe.scheme(index)
+        if recipe.group_heads:
+            permute_mixer(layer.mixer, calibration.grouping(index))
+        solved = None if solver is None else solver.solve(layer, scheme)
+        if index in calibration.detailed and scheme.activation_bits == 8:
             for op in SITES[model.config.family]:
-                yield calibration.report(index, op)
-        convert_mixer(layer.mixer, _scales(calibration, index))
+                yield calibration.report(recipe, index, op)
+        convert_mixer(layer.mixer, scheme, _scales(calibration, recipe, index), solved)
         yield ProgressReport("quantize", index + 1, n_layer, "layers")
-    yield calibration.report(n_layer, HEAD_SITE)
+    head_scheme = recipe.head_scheme
+    head = None if solver is None or head_scheme is None else solver.solve_head(head_scheme)
+    convert_ends(model, recipe, calibration.scale(recipe, n_layer, HEAD_SITE), head)
+    yield calibration.report(recipe, n_layer, HEAD_SITE)
+    if recipe.group_heads:
+        ranges = {(layer, op): calibration.ranges(layer, op) for layer in range(n_layer) for op in GROUPED_SITES}
+        yield ReorderReport(n_layer, *mean_reduction(ranges))
 
 
-def _scales(calibration: Calibration, layer: int) -> ScaleOf:
+def _scales(calibration: Calibration, recipe: Recipe, layer: int) -> ScaleOf:
     def scale(op: str) -> Tensor:
-        return scale_of(calibration.clip(layer, op)).to(calibration.model.device)
+        return calibration.scale(recipe, layer, op)
 
     return scale
 
 
-__all__ = ["quantize"]
+__all__ = ["QuantizationReport", "convert", "quantize"]

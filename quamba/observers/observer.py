@@ -9,6 +9,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from quamba.observers.channel_tail import ChannelTail
 from quamba.observers.clipping import Clipping
 from quamba.observers.documents import Documents
 from quamba.observers.sample import Sample
@@ -32,9 +33,18 @@ class Observer:
         total: rows (tokens, or states) that the whole calibration will bring.
         documents: how many there will be.
         detailed: also keep what a report needs: moments, a sample, how much is clipped.
+        grouped: also keep what head reordering sorts by (`profile`), and for exact clippings the quantiles of any
+            groups of channels.
     """
 
-    def __init__(self, clippings: Collection[Clipping], total: int, documents: int, detailed: bool) -> None:
+    def __init__(
+        self,
+        clippings: Collection[Clipping],
+        total: int,
+        documents: int,
+        detailed: bool,
+        grouped: bool = False,
+    ) -> None:
         self.clippings = frozenset(clippings)
         self.detailed = detailed
         self.count = 0
@@ -48,6 +58,10 @@ class Observer:
         self._extremes: tuple[Tensor, Tensor] | None = None
         self._sums, self._squares = Series(documents), Series(documents)
         self.sample = Sample(documents) if detailed else None
+        self._grouped = grouped
+        self._profile: Tensor | None = None
+        tailed = grouped and bool(self._exact)
+        self.channel_tail = ChannelTail(min(self._exact), total) if tailed else None
 
     def update(self, documents: Documents) -> None:
         """Keep what is asked for beside the extremes; looks at a stack of documents without a copy of it."""
@@ -64,6 +78,11 @@ class Observer:
             self._tail.update(documents)
         if self.sample is not None:
             self._update_details(self.sample, documents)
+        if self.channel_tail is not None:
+            self.channel_tail.update(documents)
+        if self._grouped:
+            profile = documents.values.abs().mean(dim=1).amax(dim=0)
+            self._profile = profile if self._profile is None else torch.maximum(self._profile, profile)
 
     def set_extremes(self, low: Tensor, high: Tensor) -> None:
         """The smallest and the largest values of the channels, float32 [C]; a `Station` keeps them up to date."""
@@ -72,7 +91,7 @@ class Observer:
     @property
     def needs_values(self) -> bool:
         """Whether more is kept than the extremes."""
-        return bool(self._quantiles or self._exact or self.detailed)
+        return bool(self._quantiles or self._exact or self.detailed or self._grouped)
 
     def _update_details(self, sample: Sample, documents: Documents) -> None:
         sample.update(documents)
@@ -96,6 +115,21 @@ class Observer:
         if self._extremes is None:
             raise ValueError("the observer has seen nothing: no calibration documents?")
         return self._extremes
+
+    def profile(self) -> Tensor:
+        """a_c, the maximum over documents of the mean over tokens of |x|, of each channel: float32 [C].
+
+        Raises:
+            ValueError: nothing was seen, or the observer was not `grouped`.
+        """
+        if self._profile is None:
+            raise ValueError("no profile was asked for before the sweep, or nothing was seen")
+        return self._profile
+
+    def column_absmax(self) -> Tensor:
+        """The largest absolute value of each channel, float32 [C]."""
+        low, high = self.column_extremes()
+        return torch.maximum(high, -low)
 
     def before(self) -> ValueRange:
         """The true signed extremes.

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from quamba.observers.clipping import Clipping
 from quamba.observers.observer import Observer
@@ -11,7 +12,9 @@ from quamba.qtypes import QMAX, QMIN, scale_of
 from quamba.reports import LayerReport
 
 
-def report(observer: Observer, name: str, clipping: Clipping, bits: int = 8) -> LayerReport:
+def report(
+    observer: Observer, name: str, clipping: Clipping, bits: int = 8, channel_clips: Tensor | None = None
+) -> LayerReport:
     """All statistics of one watched tensor.
 
     Args:
@@ -19,16 +22,18 @@ def report(observer: Observer, name: str, clipping: Clipping, bits: int = 8) -> 
         name: as records spell it.
         clipping: the way its interval is chosen.
         bits: of the quantizer.
+        channel_clips: the end of each channel's interval, float32 [C], where they are not all the same.
 
     Raises:
         ValueError: the observer was not detailed, or has seen nothing.
     """
     if observer.sample is None:
         raise ValueError(f"{name}: only a detailed observer can be reported")
-    before, clip = observer.before(), observer.clip(clipping)
+    before = observer.before()
+    clip = observer.clip(clipping) if channel_clips is None else float(channel_clips.max())
     sample = observer.sample.values()
     mean, square = observer.moments()
-    loss = Loss.of(observer, clip)
+    loss = Loss.of(observer, clip) if channel_clips is None else Loss.of_channels(observer, channel_clips)
     return LayerReport(
         name=name,
         before=before,
@@ -86,6 +91,20 @@ class Loss:
         rounding = float(inside.mean()) if inside.numel() else 0.0
         clipping = float((above - clip).double().square().sum()) / observer.count
         return cls(share, (1.0 - share) * rounding + clipping, saturated)
+
+    @classmethod
+    def of_channels(cls, observer: Observer, clips: Tensor) -> "Loss":
+        """Of 8-bit quantization with an interval for each channel, float32 [C]; all from the sample."""
+        if observer.sample is None:
+            raise ValueError("only a detailed observer knows what quantization costs")
+        sample, clip = observer.sample.values(), clips[observer.sample.channels()]
+        scale = scale_of(clip)
+        codes = (sample / scale).round_().clamp_(QMIN, QMAX)
+        return cls(
+            clipped=float((sample.abs() > clip).double().mean()),
+            noise=float((sample - codes * scale).double().square().mean()),
+            saturated=float(((codes <= QMIN) | (codes >= QMAX)).float().mean()),
+        )
 
 
 def least_loss(observer: Observer, candidates: list[Clipping]) -> Clipping:

@@ -25,12 +25,18 @@ class Sample:
 
     def __init__(self, documents: int) -> None:
         self._values = Series(documents * PER_DOCUMENT)
+        self._channels: list[tuple[int, Tensor]] = []
 
     def update(self, documents: Documents) -> None:
         """Take from a stack of documents."""
         _, tokens, channels = documents.shape
         token, channel = _sample_coordinates(tokens, channels, documents.values.device)
         self._values.append(documents.values[:, token, channel])
+        self._channels.append((len(documents.values), channel))
+
+    def channels(self) -> Tensor:
+        """The channel of each value, int64 [n]."""
+        return torch.cat([channel.repeat(count) for count, channel in self._channels])
 
     def values(self) -> Tensor:
         """float32 [n], in the order of the documents."""

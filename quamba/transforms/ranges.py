@@ -4,88 +4,14 @@ A permutation only relabels channels, so ranges in any order and any groups foll
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from quamba.errors import ModelError
+from quamba.reports import ReorderRange, ReorderRanges
 from quamba.transforms.grouping import Grouping
 from quamba.transforms.tables import group_maximum
-
-# What a record says of its numbers.
-DEFINITION = (
-    "range = the absolute maximum that is put on code 127; before: of the whole tensor, "
-    "after: mean over groups (SSD group x head group x channel group, for states x column) weighted by their channels"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ReorderRange:
-    """The signed extremes of a tensor, and its symmetric clipping range; of groups, the means weighted by channels.
-
-    Attributes:
-        min: the smallest value.
-        max: the largest value.
-        range: scale * 127.
-    """
-
-    min: float
-    max: float
-    range: float
-
-    @property
-    def span(self) -> float:
-        """max - min."""
-        return self.max - self.min
-
-
-@dataclass(frozen=True, slots=True)
-class ReorderRanges:
-    """One tensor's ranges without groups, with them, and with groups of the same sizes in the original order.
-
-    Attributes:
-        before: of the whole tensor.
-        after: of the groups.
-        control: of the groups, nothing reordered.
-        range_reduction_rms: 1 - sqrt(sum n r^2) / (sqrt(sum n) before.range), which follows the rounding noise.
-        n_groups: groups with a scale each.
-    """
-
-    before: ReorderRange
-    after: ReorderRange
-    control: ReorderRange
-    range_reduction_rms: float
-    n_groups: int
-
-    @property
-    def range_reduction(self) -> float:
-        """(before.range - after.range) / before.range; 0 for a tensor of zeros."""
-        return _reduction(self.before.range, self.after.range)
-
-    @property
-    def range_reduction_pct(self) -> float:
-        """The same in per cent."""
-        return 100.0 * self.range_reduction
-
-    @property
-    def range_reduction_grouping_only(self) -> float:
-        """What the number of scales alone is worth: the reduction of the control."""
-        return _reduction(self.before.range, self.control.range)
-
-    @property
-    def range_reduction_grouping_only_pct(self) -> float:
-        """The same in per cent."""
-        return 100.0 * self.range_reduction_grouping_only
-
-    @property
-    def range_reduction_reorder_only(self) -> float:
-        """What sorting and clustering alone are worth: (control.range - after.range) / control.range."""
-        return _reduction(self.control.range, self.after.range)
-
-
-def _reduction(before: float, after: float) -> float:
-    return (before - after) / before if before > 0 else 0.0
 
 
 def reorder_ranges(minimum: Tensor, maximum: Tensor, grouping: Grouping) -> ReorderRanges:
@@ -127,4 +53,4 @@ def _grouped(minimum: Tensor, maximum: Tensor, grouping: Grouping, largest: floa
     return ReorderRange(mean(low), mean(high), min(mean(ranges), largest)), min(rms, largest)
 
 
-__all__ = ["DEFINITION", "ReorderRange", "ReorderRanges", "reorder_ranges"]
+__all__ = ["reorder_ranges"]

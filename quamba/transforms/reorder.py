@@ -90,9 +90,12 @@ def permute_mixer(mixer: nn.Module, grouping: Grouping) -> None:
     The channels' order is that of z and x in in_proj, of the convolution's first E channels, the gated norm and
     out_proj's columns; the heads' that of dt, A_log and dt_bias; D has the one it is given for. B and C stay.
 
+    Where out_proj's input is rotated already, out_proj stays as it is and the rotation restores the old order first: so
+    what was observed of that input before holds after, and one sweep serves every grouping.
+
     Raises:
         TypeError: it is no float Mamba-2 mixer.
-        ValueError: the grouping is for other sizes, or out_proj reads a rotated input already.
+        ValueError: the grouping is for other sizes.
     """
     if not isinstance(mixer, Mamba2Mixer):
         raise TypeError(f"cannot reorder the heads of a {type(mixer).__name__}: only Mamba-2 has them")
@@ -109,8 +112,6 @@ def permute_mixer(mixer: nn.Module, grouping: Grouping) -> None:
         and isinstance(dt_bias, Parameter)
     ):
         raise TypeError("cannot reorder the heads of a quantized mixer: reorder first, then quantize")
-    if not isinstance(mixer.rotation, nn.Identity):
-        raise ValueError("out_proj's input is rotated already: reorder first, then rotate")
     sizes = (grouping.ngroups, len(grouping.head_order), len(grouping.channel_order))
     if sizes != (c.ngroups, c.nheads, c.d_inner):
         raise ValueError(
@@ -130,7 +131,28 @@ def permute_mixer(mixer: nn.Module, grouping: Grouping) -> None:
         parameter.weight = parameter.weight[index]
     if isinstance(norm, GatedRMSNorm):
         norm.weight = norm.weight[channels]
-    out_proj.weight = out_proj.weight.index_select(1, channels)
+    if isinstance(mixer.rotation, nn.Identity):
+        out_proj.weight = out_proj.weight.index_select(1, channels)
+    else:
+        mixer.rotation = nn.Sequential(RestoreOrder(channels), mixer.rotation)
 
 
-__all__ = ["cluster", "permute_mixer"]
+class RestoreOrder(nn.Module):
+    """Channels back in the order they had before a permutation.
+
+    Args:
+        channel_order: int64 [E], the old index at each new position.
+    """
+
+    places: Tensor
+
+    def __init__(self, channel_order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", channel_order.argsort(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., E] to [..., E]."""
+        return x.index_select(-1, self.places)
+
+
+__all__ = ["RestoreOrder", "cluster", "permute_mixer"]

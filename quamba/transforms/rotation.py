@@ -126,7 +126,9 @@ def _projections(mixer: nn.Module) -> tuple[Linear, Linear]:
 
 def _linear(part: nn.Module) -> Linear:
     if not isinstance(part, Linear):
-        raise TypeError(f"a {type(part).__name__} is no float layer: rotate before quantizing")
+        raise TypeError(
+            f"a {type(part).__name__} is no float layer: the model is quantized already, and rotation comes before"
+        )
     return part
 
 

@@ -90,7 +90,7 @@ def calibrating(model: Any, recipe: Recipe, batches: list[TokenBatch]) -> Callab
     """A sweep with the default layers in detail."""
 
     def run() -> None:
-        for _ in Calibration(model, recipe, batches, {0, 1, 2}).run():
+        for _ in Calibration(model, [recipe], batches, {0, 1, 2}).run():
             pass
 
     return run

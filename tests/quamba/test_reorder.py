@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from quamba.errors import ModelError, RecipeError
 from quamba.models.build import build_model
@@ -123,7 +123,7 @@ def test_reordering_relabels_what_is_quantized(changes: dict[str, Any]) -> None:
 
 
 def test_a_layer_that_cannot_be_reordered_is_refused() -> None:
-    """Mamba-1, quantized layers, rotated ones and groupings of other sizes get an error, and stay as they were."""
+    """Mamba-1, quantized layers and groupings of other sizes get an error, and stay as they were."""
     model = small_model()
     mixer, grouping = mixers(model)[0], random_grouping(model, 0)
     config = small_config("mamba1")
@@ -132,10 +132,6 @@ def test_a_layer_that_cannot_be_reordered_is_refused() -> None:
         permute_mixer(mamba1.get_submodule("layers.0.mixer"), grouping)
     with pytest.raises(ValueError, match="2 SSD groups"):
         permute_mixer(mixer, random_grouping(small_model(ssm_ngroups=2), 0))
-    mixer.rotation = nn.Linear(128, 128)
-    with pytest.raises(ValueError, match="rotated already"):
-        permute_mixer(mixer, grouping)
-    mixer.rotation = nn.Identity()
     float_part = mixer.out_proj
     mixer.out_proj = QLinear.quantize(float_part, torch.tensor(1.0))
     with pytest.raises(TypeError, match="quantized"):

@@ -315,7 +315,7 @@ def test_quantized_models_are_refused(family: str, part: str) -> None:
     model.set_submodule(f"layers.1.mixer.{part}", Other())
     before = buffers(model)
     for attempt in (lambda: rotate_model(model), lambda: rotate_output(mixers(model)[1])):
-        with pytest.raises(TypeError, match="Other is no float layer: rotate before quantizing"):
+        with pytest.raises(TypeError, match="Other is no float layer: the model is quantized already"):
             attempt()
         assert unchanged(model, before)
 

@@ -55,15 +55,17 @@ def test_alpha_is_kept_as_the_user_gave_it(text: str, alpha: float | None) -> No
     "options",
     [
         {"w_bits": 3},
-        {"w_bits": 4},
         {"w_bits": 16},
         {"a_bits": 4},
         {"a_bits": 16},
-        {"group_heads": True},
-        {"apply_gptq": True},
-        {"quantize_embedding": True},
-        {"quantize_lm_head": True},
-        {"hybrid_blocks": True},
+        {"rotation": "some"},
+        {"preset": "quamba3"},
+        {"group_heads": True, "w_bits": 4, "a_bits": 16},
+        {"group_heads": True, "percentile_alpha": "0.99"},
+        {"hybrid_blocks_config": "file.json", "w_bits": 4},
+        {"preset": "quamba2-w4a8", "w_bits": 4},
+        {"preset": "quamba1", "apply_gptq": True},
+        {"quantize": False, "eval_ppl": True, "apply_gptq": True},
         {"hybrid_blocks_config": "file.json"},
         {"pretrained_dir": "somewhere"},
         {"output_subdir": "somewhere"},
@@ -105,6 +107,42 @@ def test_what_cannot_be_done_or_would_do_nothing_is_refused(options: dict[str, A
     field, message = refusal(**options)
     assert field in options
     assert message
+
+
+def test_a_rotation_without_quantization_is_refused() -> None:
+    """It would change nothing of what is evaluated."""
+    field, message = refusal(quantize=False, eval_ppl=True, rotation="none")
+    assert field == "rotation"
+    assert "--quantize" in message
+
+
+def test_a_hybrid_needs_its_file() -> None:
+    """Without a choice for each layer there is nothing to build."""
+    for options in ({"hybrid_blocks": True, "w_bits": 4}, {"preset": "quamba2-w4ax"}):
+        field, message = refusal(**options)
+        assert field == "hybrid_blocks_config"
+        assert "JSON array" in message
+
+
+def test_a_preset_stands_for_its_options() -> None:
+    """It asks for quantization by itself, leaves alpha and observer to the user, and is named in the record."""
+    config = read(quantize=False, preset="quamba2-w4a16", observer="exact")
+    assert config.quantize
+    recipe = config.recipe()
+    assert (recipe.w_bits, recipe.a_bits, recipe.apply_gptq, recipe.observer) == (4, 16, True, "exact")
+    assert (recipe.quantize_embedding, recipe.quantize_lm_head, recipe.group_heads) == (True, True, False)
+    assert config.record()["preset"] == "quamba2-w4a16"
+    assert read(preset="quamba2-w4a8").group_heads is None
+    assert read(preset="quamba1").recipe().per_tensor_weights
+
+
+def test_what_is_asked_of_the_library_is_what_the_record_says() -> None:
+    """Options reach the recipe, and the record names them."""
+    config = read(w_bits=4, a_bits=16, apply_gptq=True, quantize_lm_head=True, rotation="none")
+    recipe, record = config.recipe(), config.record()
+    assert (recipe.w_bits, recipe.a_bits, recipe.apply_gptq, recipe.rotate) == (4, 16, True, False)
+    assert [record[key] for key in ("w_bits", "a_bits", "apply_gptq", "quantize_lm_head")] == [4, 16, True, True]
+    assert (record["rotation"], record["quantize_embedding"]) == ("none", False)
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

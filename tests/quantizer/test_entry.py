@@ -106,7 +106,8 @@ def test_an_experiment_ends_in_a_summary_and_one_record(
     inputs: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The record has what the summary shows; the local store needs no server."""
-    assert run(inputs[1], tmp_path / "logs", "--percentile_alpha", "0.99") == 0
+    more = ("--percentile_alpha", "0.99", "--quantize_embedding", "--quantize_lm_head")
+    assert run(inputs[1], tmp_path / "logs", *more) == 0
     shown = capsys.readouterr().out
     (record,) = records(tmp_path / "logs")
     assert record["status"] == "COMPLETED"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qlog.v1 import common_pb2 as pb
 
-from quamba.reports import MetricReport, PerplexityReport, TaskReport
+from quamba.reports import MetricReport, PerplexityReport, ReorderReport, TaskReport
 from quantizer.events import (
     Began,
     Evaluated,
@@ -17,6 +17,7 @@ from quantizer.events import (
     Finished,
     LayerMeasured,
     Progressed,
+    Reordered,
     Status,
 )
 from quantizer.texts import NAME_BYTES, TEXT_BYTES, name_of, text_of
@@ -78,15 +79,16 @@ def test_every_kind_of_event_has_its_message() -> None:
     events: list[ExperimentEvent] = [
         began(),
         measured(),
+        Reordered(ReorderReport(6, 70.5, 58.5)),
         progressed(),
         FactsKnown(model={"family": "mamba1"}),
         Evaluated(ExperimentResults(accuracy=0.5)),
         finished(),
     ]
     assert {type(event) for event in events} == set(get_args(ExperimentEvent))
-    assert get_args(ExperimentEvent) == (Began, LayerMeasured, Progressed, FactsKnown, Evaluated, Finished)
+    assert get_args(ExperimentEvent) == (Began, LayerMeasured, Reordered, Progressed, FactsKnown, Evaluated, Finished)
     kinds = [event_message(event).WhichOneof("event") for event in events]
-    assert kinds == ["begin", "layer_stats", "progress", "facts", "evaluation_result", "finish"]
+    assert kinds == ["begin", "layer_stats", "reorder_summary", "progress", "facts", "evaluation_result", "finish"]
 
 
 def test_every_status_has_its_name() -> None:

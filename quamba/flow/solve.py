@@ -1,0 +1,91 @@
+"""GPTQ over a model, layer by layer: each is solved on what the layers before it, solved already, make of the data.
+
+Activations are float throughout (algorithm 6.1): what rounding them costs is another matter, and is calibrated apart.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from quamba.flow.calibrate import TokenBatch
+from quamba.flow.convert import float_linear
+from quamba.gptq import Hessian, gptq
+from quamba.granularity import WeightScheme
+from quamba.nn.mamba2 import Mamba2Mixer
+from quamba.nn.model import Layer, MambaLM
+from quamba.primitives import QuantizedWeight
+
+# The inputs that are gathered in one pass over a layer. x_proj and dt_proj are small, and rounded.
+_INPUTS = {"in_proj:input": "in_proj", "out_proj:input": "out_proj"}
+
+
+class Solver:
+    """Walks through the layers with the residual streams of all documents in memory.
+
+    Args:
+        model: float; layers are to be solved in their order, each before it is converted.
+        batches: the calibration documents.
+    """
+
+    def __init__(self, model: MambaLM, batches: Sequence[TokenBatch]) -> None:
+        self._model = model
+        device = model.device
+        self._lengths = [batch.lengths.to(device) for batch in batches]
+        with torch.no_grad():
+            self._streams: list[Tensor] = [model.embedding(batch.input_ids.to(device)) for batch in batches]
+
+    @torch.no_grad()
+    def solve(self, layer: Layer, scheme: WeightScheme) -> dict[str, QuantizedWeight]:
+        """The layer's weights; the documents have passed through it with them afterwards.
+
+        Raises:
+            DataError: an activation's second moments cannot be factored.
+        """
+        hessians: dict[str, Hessian] = {}
+
+        def gather(columns: Mapping[str, int], values: Tensor, counts: Tensor | None) -> None:
+            name = _INPUTS.get(next(iter(columns)))
+            if name is None:
+                return
+            hessian = hessians.setdefault(name, Hessian(values.shape[-1], values.device))
+            hessian.add(values if counts is None else values[_real(values, counts)])
+
+        mixer = layer.mixer
+        for stream, lengths in zip(self._streams, self._lengths, strict=True):
+            mixer(layer.norm(stream), lengths, None, gather)
+        solved = {}
+        for name, hessian in hessians.items():
+            linear = float_linear(getattr(mixer, name))
+            blocks = _blocks(mixer) if name == "in_proj" else None
+            solved[name] = gptq(linear.weight, hessian.matrix(), scheme, blocks=blocks)
+            linear.weight = solved[name].dequantize()
+        for stream, lengths in zip(self._streams, self._lengths, strict=True):
+            stream.add_(mixer(layer.norm(stream), lengths, None, None))
+        return solved
+
+    @torch.no_grad()
+    def solve_head(self, scheme: WeightScheme) -> QuantizedWeight:
+        """The head's weight, after all layers."""
+        head = float_linear(self._model.lm_head)
+        hessian = Hessian(head.weight.shape[1], head.weight.device)
+        for stream, lengths in zip(self._streams, self._lengths, strict=True):
+            hessian.add(self._model.norm_f(stream)[_real(stream, lengths)])
+        return gptq(head.weight, hessian.matrix(), scheme)
+
+
+def _blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:
+    """The blocks of in_proj's rows that have a scale each where a weight has one."""
+    if not isinstance(mixer, Mamba2Mixer):
+        return None
+    c = mixer.config
+    GN = c.ngroups * c.d_state
+    return (c.d_inner, c.d_inner, GN, GN, c.nheads)
+
+
+def _real(values: Tensor, counts: Tensor) -> Tensor:
+    """bool [Bt, T]: the entries that are no padding."""
+    return torch.arange(values.shape[1], device=values.device) < counts[:, None]
+
+
+__all__ = ["Solver"]
