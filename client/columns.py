@@ -44,10 +44,10 @@ def at(value: Any, path: str) -> Any:
 
 
 def bits(config: Mapping[str, Any]) -> str | None:
-    """W8A8; "float" where nothing is quantized; None where not known."""
-    if config.get("quantize") is False:
+    """W8A8; W4AX where layers differ; "float" where nothing is quantized; None where not known."""
+    if config.get("quantize") is False and not config.get("stored"):
         return "float"
-    weights, activations = config.get("w_bits"), config.get("a_bits")
+    weights, activations = config.get("w_bits"), "X" if config.get("hybrid_blocks") else config.get("a_bits")
     if weights is None and activations is None:
         return None
     return f"W{'?' if weights is None else weights}A{'?' if activations is None else activations}"
@@ -56,6 +56,11 @@ def bits(config: Mapping[str, Any]) -> str | None:
 def alpha_text(alpha: Any) -> str:
     """An alpha as the user gave it; the default where none was given."""
     return "default" if alpha is None else as_text(alpha)
+
+
+def alpha_of(config: Mapping[str, Any]) -> Any:
+    """The alpha of a configuration; "auto" where one was looked for."""
+    return config.get("alpha_search") or config.get("percentile_alpha")
 
 
 def config_text(key: str, value: Any) -> str:
@@ -96,7 +101,7 @@ COLUMNS: Mapping[str, ListColumn] = {
         ListColumn("time", lambda experiment: experiment.record.get("timestamp") or None),
         ListColumn("model", _in("config.model")),
         ListColumn("bits", lambda experiment: bits(experiment.record.get("config") or {})),
-        ListColumn("alpha", _in("config.percentile_alpha"), alpha_text, right=True),
+        ListColumn("alpha", lambda experiment: alpha_of(experiment.record.get("config") or {}), alpha_text, right=True),
         ListColumn("grouping", _in("config.group_heads")),
         ListColumn("gptq", _in("config.apply_gptq")),
         ListColumn("accuracy", _in("results.accuracy"), _accuracy, right=True),
@@ -176,6 +181,7 @@ def progress_data(progress: Progress) -> dict[str, Any]:
 __all__ = [
     "COLUMNS",
     "ListColumn",
+    "alpha_of",
     "alpha_text",
     "at",
     "bits",

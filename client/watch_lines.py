@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from client.columns import alpha_text, bits, experiment_data, progress_text
+from client.columns import alpha_of, alpha_text, bits, experiment_data, progress_text
 from client.events import ExperimentEvent
 from client.labels import label
 from client.metrics import task_metrics
@@ -68,7 +68,7 @@ def _begin_text(data: Record) -> str:
     known = (
         as_text(config.get("model")),
         bits(config),
-        f"{label('alpha')} {alpha_text(config.get('percentile_alpha'))}",
+        f"{label('alpha')} {alpha_text(alpha_of(config))}",
     )
     return " ".join(part for part in known if part)
 

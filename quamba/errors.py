@@ -4,6 +4,7 @@
     ├── ModelError      a model cannot be found, read or understood
     ├── RecipeError     a combination of options that cannot be built
     ├── DataError       calibration or evaluation data cannot be read
+    ├── SaveError       a quantized model cannot be written
     ├── TaskError       an evaluation task is unknown or cannot be run
     └── DeviceError     the device asked for is not there
 
@@ -27,6 +28,10 @@ class DataError(QuambaError):
     """Calibration or evaluation data cannot be read."""
 
 
+class SaveError(QuambaError):
+    """A quantized model cannot be written."""
+
+
 class TaskError(QuambaError):
     """An evaluation task is unknown or cannot be run."""
 
@@ -35,4 +40,4 @@ class DeviceError(QuambaError):
     """The device asked for is not there."""
 
 
-__all__ = ["DataError", "DeviceError", "ModelError", "QuambaError", "RecipeError", "TaskError"]
+__all__ = ["DataError", "DeviceError", "ModelError", "QuambaError", "RecipeError", "SaveError", "TaskError"]

@@ -16,7 +16,9 @@ from quamba.primitives import QuantizedWeight, assemble, finite
 from quamba.qtypes import scale_of
 
 # Columns that are updated one by one; all later ones are updated once for the whole block, by a matrix product.
-_BLOCK = 128
+BLOCK = 128
+# What is added to a Hessian's diagonal, as a share of its mean.
+DAMP_FRAC = 0.01
 # How often damping is raised tenfold before the Hessian is given up.
 _RETRIES = 3
 
@@ -56,7 +58,7 @@ def gptq(
     scheme: WeightScheme,
     *,
     blocks: Sequence[int] | None = None,
-    damp_frac: float = 0.01,
+    damp_frac: float = DAMP_FRAC,
     act_order: bool = False,
 ) -> QuantizedWeight:
     """Round a weight to its grid with the least squared error of the outputs, as far as one sweep finds it.
@@ -99,8 +101,8 @@ def gptq(
     for group in groups if as_they_stand else [slice(0, in_features)]:
         if as_they_stand:
             grids.append(group_grid(columns[group].abs().amax(dim=0), channel_scale, whole_row=False))
-        for start in range(group.start, group.stop, _BLOCK):
-            block = slice(start, min(start + _BLOCK, group.stop))
+        for start in range(group.start, group.stop, BLOCK):
+            block = slice(start, min(start + BLOCK, group.stop))
             in_block = [grids[position // size] for position in positions[block]]
             codes[order[block]], errors = _round_block(columns[block], U[block, block], in_block)
             columns[block.stop :].addmm_(U[block, block.stop :].t(), errors, alpha=-1)
@@ -145,4 +147,4 @@ def _inverse_factor(hessian: Tensor, dead: Tensor, damp_frac: float) -> Tensor:
     )
 
 
-__all__ = ["Hessian", "gptq"]
+__all__ = ["BLOCK", "DAMP_FRAC", "Hessian", "gptq"]

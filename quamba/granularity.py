@@ -6,7 +6,9 @@
 For a weight [out, in] the scales are: `PerTensor` one; `PerChannel` [out]; `PerGroup(128)` [out, ceil(in / 128)].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from quamba.errors import RecipeError
 
@@ -40,6 +42,7 @@ class PerGroup:
 
 
 Granularity = PerTensor | PerChannel | PerGroup
+_KINDS: dict[str, type[Granularity]] = {"per_tensor": PerTensor, "per_channel": PerChannel, "per_group": PerGroup}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,27 @@ class WeightScheme:
     def group_size(self) -> int | None:
         """Input channels that share a scale; None: all of a row do."""
         return self.granularity.size if isinstance(self.granularity, PerGroup) else None
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values, for a `quantization_config`."""
+        return {
+            "w_bits": self.num_bits,
+            "a_bits": self.activation_bits,
+            "granularity": next(name for name, kind in _KINDS.items() if isinstance(self.granularity, kind)),
+            "group_size": self.group_size,
+            "symmetric": True,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "WeightScheme":
+        """The inverse of `facts`.
+
+        Raises:
+            KeyError: a fact is missing, or the granularity is unknown.
+            RecipeError: the combination cannot be built.
+        """
+        kind, size = _KINDS[facts["granularity"]], facts["group_size"]
+        return cls(facts["w_bits"], PerGroup(size) if kind is PerGroup else kind(), facts["a_bits"])
 
     @property
     def has_two_levels(self) -> bool:

@@ -5,8 +5,9 @@ Nothing here looks at the machine: whether models, files, tasks and devices are 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
 
 from quamba.errors import RecipeError
 from quamba.flow.recipe import Recipe
@@ -29,6 +30,8 @@ _PRESET_FIELDS = (
 )
 TESTING_DOCUMENTS, TESTING_CALIBRATION, TESTING_WINDOWS = 100, 16, 8
 OBSERVERS = ("ema", "exact", "minmax")
+# An alpha as it was given; None: the default, "auto": for each tensor the one that loses least.
+Alpha = float | Literal["auto"] | None
 _MOST_TEXT = 4096
 _MOST_ITEMS = 64
 
@@ -45,6 +48,9 @@ class RunConfig:
         calib_data_num, limit: as --testing leaves them.
         group_heads: None: where the model has heads (a preset's way).
         hybrid_path, hybrid: the file that chooses for each layer, and what it says once it is read.
+        sweep: the alphas that were asked for; `percentile_alpha` is the one of this experiment.
+        artifacts: the directory that quantized models are kept in; "": they are not kept.
+        stored: the model was quantized and saved before; `w_bits` and so on are then what it was quantized with.
     """
 
     model: str
@@ -53,12 +59,13 @@ class RunConfig:
     quantize: bool
     w_bits: int
     a_bits: int
-    percentile_alpha: float | None
+    percentile_alpha: Alpha
     observer: str
     rotation: str
     preset: str
     group_heads: bool | None
     apply_gptq: bool
+    act_order: bool
     quantize_embedding: bool
     quantize_lm_head: bool
     per_tensor_weights: bool
@@ -83,6 +90,18 @@ class RunConfig:
     eval_baseline: bool
     testing: bool
     verbose: bool
+    sweep: tuple[Alpha, ...] = (None,)
+    artifacts: str = ""
+    stored: bool = False
+
+    def experiments(self) -> "tuple[RunConfig, ...]":
+        """One for each alpha that was asked for."""
+        return tuple(replace(self, percentile_alpha=alpha) for alpha in self.sweep)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether what is evaluated in the end is quantized, now or before."""
+        return self.quantize or self.stored
 
     @property
     def shots(self) -> tuple[int, ...]:
@@ -109,6 +128,7 @@ class RunConfig:
             rotate=self.rotation == "hadamard",
             group_heads=bool(self.group_heads),
             apply_gptq=self.apply_gptq,
+            act_order=self.act_order,
             quantize_embedding=self.quantize_embedding,
             quantize_lm_head=self.quantize_lm_head,
             per_tensor_weights=self.per_tensor_weights,
@@ -119,9 +139,9 @@ class RunConfig:
         """The record's `config`: the fixed keys first, then every other option that changes a result."""
         return {
             "model": self.model,
-            "w_bits": self.w_bits if self.quantize else 16,
-            "a_bits": self.a_bits if self.quantize else 16,
-            "percentile_alpha": self.percentile_alpha,
+            "w_bits": self.w_bits if self.quantized else 16,
+            "a_bits": self.a_bits if self.quantized else 16,
+            "percentile_alpha": None if self.percentile_alpha == "auto" else self.percentile_alpha,
             "group_heads": bool(self.group_heads),
             "apply_gptq": self.apply_gptq,
             "quantize_embedding": self.quantize_embedding,
@@ -129,11 +149,14 @@ class RunConfig:
             "calib_data_num": self.calib_data_num,
             "calib_seqlen": self.calib_seqlen,
             "quantize": self.quantize,
+            "alpha_search": "auto" if self.percentile_alpha == "auto" else None,
             "preset": self.preset or None,
-            "rotation": self.rotation if self.quantize else None,
+            "stored": self.stored,
+            "rotation": self.rotation if self.quantized else None,
+            "act_order": self.act_order,
             "per_tensor_weights": self.per_tensor_weights,
             "hybrid_blocks": None if self.hybrid is None else list(self.hybrid),
-            "observer": self.observer if self.quantize else None,
+            "observer": self.observer if self.quantized else None,
             "calib_data": self.calib_data if self.quantize else None,
             "shuffle_seed": self.shuffle_seed,
             "stats_layers": self.stats_layers.text,
@@ -209,12 +232,11 @@ class _Reader:
         model = self._text("model")
         if not model:
             self._wrong("model", "no model: give a directory with config.json and weights, or a hub id")
-        self._refuse_what_is_planned()
         preset, testing = self._preset(), bool(options["testing"])
         quantize = bool(options["quantize"]) or preset is not None
         calib_data_num = self._at_least("calib_data_num", 1)
         limit = None if options["limit"] is None else self._at_least("limit", 1)
-        data_sets = self._names("ppl_dataset")
+        data_sets, alphas = self._names("ppl_dataset"), self._alphas()
         config = RunConfig(
             model=model,
             model_path=model,
@@ -222,12 +244,13 @@ class _Reader:
             quantize=quantize,
             w_bits=preset.w_bits if preset else self._bits("w_bits", (4, 8)),
             a_bits=preset.a_bits if preset else self._bits("a_bits", (8, 16)),
-            percentile_alpha=self._alpha(),
+            percentile_alpha=alphas[0],
             observer=self._choice("observer", OBSERVERS),
             rotation=self._choice("rotation", ROTATIONS),
             preset=self._text("preset"),
             group_heads=(preset.groups_mamba2 and None) if preset else bool(options["group_heads"]),
             apply_gptq=preset.apply_gptq if preset else bool(options["apply_gptq"]),
+            act_order=bool(options["act_order"]),
             quantize_embedding=preset.quantize_embedding if preset else bool(options["quantize_embedding"]),
             quantize_lm_head=preset.quantize_lm_head if preset else bool(options["quantize_lm_head"]),
             per_tensor_weights=preset.per_tensor_weights if preset else False,
@@ -252,6 +275,8 @@ class _Reader:
             eval_baseline=bool(options["eval_baseline"]),
             testing=testing,
             verbose=bool(options["verbose"]),
+            sweep=alphas,
+            artifacts=self._artifacts(),
         )
         self._check_device(config.device)
         self._check_together(config)
@@ -266,25 +291,40 @@ class _Reader:
             return 8
         return value
 
-    def _alpha(self) -> float | None:
+    def _alphas(self) -> tuple[Alpha, ...]:
         text = self._text("percentile_alpha")
         if text.lower() in ("", "none", "null"):
-            return None
-        if "," in text or text.lower() == "auto":
-            self._wrong(
-                "percentile_alpha",
-                f"percentile_alpha {text}: several alphas, or a search for one, are not supported yet; give one number",
-            )
-            return None
+            return (None,)
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) > _MOST_ITEMS:
+            self._wrong("percentile_alpha", f"percentile_alpha has {len(parts)} values: at most {_MOST_ITEMS}")
+            return (None,)
+        return tuple(dict.fromkeys(self._alpha(part) for part in parts))
+
+    def _alpha(self, text: str) -> Alpha:
+        if text.lower() == "auto":
+            return "auto"
         try:
             alpha = float(text)
         except ValueError:
-            self._wrong("percentile_alpha", f"percentile_alpha must be a number in (0, 1], not {text!r}")
+            self._wrong(
+                "percentile_alpha",
+                f"percentile_alpha must be a number in (0, 1], several separated by commas, or auto, not {text!r}",
+            )
             return None
         if not (math.isfinite(alpha) and 0.0 < alpha <= 1.0):
             self._wrong("percentile_alpha", f"percentile_alpha must be in (0, 1], not {text}; 1.0 clips nothing")
             return None
         return alpha
+
+    def _artifacts(self) -> str:
+        folder, below = self._text("pretrained_dir"), self._text("output_subdir")
+        if below and not folder:
+            self._wrong("output_subdir", "--output_subdir is a directory below --pretrained_dir: give that too")
+        if below and (PurePath(below).is_absolute() or ".." in PurePath(below).parts):
+            self._wrong("output_subdir", f"output_subdir {below!r} must be a relative path without '..'")
+            return folder
+        return str(PurePath(folder, below)) if folder else ""
 
     def _choice(self, field: str, choices: tuple[str, ...]) -> str:
         value = self._text(field)
@@ -333,15 +373,6 @@ class _Reader:
             )
             return LayerSelection(text)
 
-    def _refuse_what_is_planned(self) -> None:
-        paths = {
-            "pretrained_dir": "saving quantized models",
-            "output_subdir": "saving quantized models",
-        }
-        for field, what in paths.items():
-            if self._text(field):
-                self._wrong(field, f"{what} is not supported yet: leave --{field} out")
-
     def _check_device(self, device: str) -> None:
         kind, colon, index = device.partition(":")
         plain = device in ("auto", "cpu", "cuda")
@@ -365,14 +396,25 @@ class _Reader:
         self._needs("task_list", bool(config.shots), "--eval_zero_shot, --eval_few_shot or --eval_generation")
         self._needs("limit", bool(config.shots), "--eval_zero_shot, --eval_few_shot or --eval_generation")
         self._needs("ppl_dataset", config.eval_ppl, "--eval_ppl")
-        for field in ("percentile_alpha", "observer", "rotation", "calib_data", "shuffle_seed", *_PRESET_FIELDS):
+        for field in (
+            "percentile_alpha",
+            "observer",
+            "rotation",
+            "calib_data",
+            "shuffle_seed",
+            "act_order",
+            *_PRESET_FIELDS,
+        ):
             self._needs(field, config.quantize, "--quantize")
-        if config.quantize and not self._violations:
+        self._needs("pretrained_dir", config.quantize, "--quantize")
+        self._needs("act_order", config.apply_gptq, "--apply_gptq")
+        for experiment in config.experiments() if config.quantize and not self._violations else ():
             try:
-                config.recipe()
+                experiment.recipe()
             except RecipeError as error:
                 asked = (*_PRESET_FIELDS, "percentile_alpha", "observer")
                 self._wrong(next((field for field in asked if self._given(field)), "quantize"), str(error))
+                break
 
     def _needs(self, field: str, present: bool, what: str) -> None:
         """An option that would do nothing is refused, not ignored."""
@@ -381,4 +423,4 @@ class _Reader:
             self._wrong(field, f"--{field} {value} has no effect without {what}: add it, or leave --{field} out")
 
 
-__all__ = ["SEED", "RunConfig", "read_config"]
+__all__ = ["SEED", "Alpha", "RunConfig", "read_config"]

@@ -81,6 +81,7 @@ class FactsKnown:
     model: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     model_size_bytes: Mapping[str, int] = field(default_factory=dict)
+    artifact: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from quantizer.embedded import LocalEndpoint
 from quantizer.environment import describe
 from quantizer.events import ExperimentEvent
 from quantizer.ids import new_experiment_id
-from quantizer.recorder import Recorder
+from quantizer.outcome import Outcome
+from quantizer.recorder import Recorder, Recording
 from quantizer.summary import summary
 from quantizer.surroundings import examine
 
@@ -28,7 +29,7 @@ class TerminatedError(KeyboardInterrupt):
 
 
 def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str | None) -> None:
-    """Run one experiment and print its summary.
+    """Run one experiment, or one for each alpha with one calibration, and print the summaries.
 
     Raises:
         SpecError: something that it needs is not there; nothing has been written.
@@ -37,6 +38,7 @@ def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str |
     """
     config = examine(config)
     from quantizer.runner import run_experiment
+    from quantizer.workbench import Workbench
 
     # Now: it starts a program (git), which is better done before gRPC has threads.
     environment = describe(config.device)
@@ -46,22 +48,42 @@ def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str |
         if collector is None:
             local.check()
         recorder = Recorder(log_dir, collector=collector, open_local=lambda: local, warn=console.warn_once)
-        experiment_id = new_experiment_id()
-        with recorder, _signals_as_interrupts():
-            recording = recorder.recording(experiment_id)
+        experiments, outcomes = config.experiments(), dict[str, Outcome]()
+        bench = Workbench(experiments)
+        try:
+            with recorder, _signals_as_interrupts():
+                for number, experiment in enumerate(experiments, 1):
+                    if len(experiments) > 1:
+                        console.line(f"experiment {number} of {len(experiments)}: {_alpha(experiment)}")
+                    experiment_id = new_experiment_id()
+                    recording = recorder.recording(experiment_id)
 
-            def emit(event: ExperimentEvent) -> None:
-                console.show(event)
-                recording.record(event)
+                    def emit(event: ExperimentEvent, recording: Recording = recording) -> None:
+                        console.show(event)
+                        recording.record(event)
 
-            outcome = run_experiment(
-                config, experiment_id=experiment_id, command=command, environment=environment, emit=emit
-            )
+                    outcomes[experiment_id] = run_experiment(
+                        experiment,
+                        experiment_id=experiment_id,
+                        command=command,
+                        environment=environment,
+                        emit=emit,
+                        bench=bench,
+                    )
+                console.end()
+        finally:
             console.end()
+            # Of a sweep that was stopped, what it had done.
+            for experiment_id, outcome in outcomes.items():
+                click.echo(summary(outcome, recorder.delivery(experiment_id)))
     finally:
         console.end()
         local.close()
-    click.echo(summary(outcome, recorder.delivery(experiment_id)))
+
+
+def _alpha(config: RunConfig) -> str:
+    alpha = config.percentile_alpha
+    return f"percentile_alpha {'default' if alpha is None else alpha}"
 
 
 @contextmanager

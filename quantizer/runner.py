@@ -6,21 +6,21 @@ The runner tells what happens to a callback and knows nothing of who listens: th
 """
 
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
-from quamba.corpora import calibration_documents, perplexity_text
 from quamba.errors import QuambaError
 from quamba.evals import evaluate_tasks, perplexity
-from quamba.flow.calibrate import TokenBatch, batch_documents
-from quamba.flow.convert import size_bytes
-from quamba.flow.quantize import quantize
+from quamba.flow.artifacts import Artifact
+from quamba.flow.quantize import convert
 from quamba.models.loading import LoadedModel, load_model
+from quamba.models.saving import size_bytes
 from quamba.reports import LayerReport, PerplexityReport, ProgressReport, ReorderReport, TaskReport
 from quantizer.clock import PhaseClock
 from quantizer.config import SEED, RunConfig
@@ -39,6 +39,7 @@ from quantizer.events import (
 )
 from quantizer.outcome import SUMMARY_TENSORS, Outcome
 from quantizer.results import results_of
+from quantizer.workbench import Workbench
 
 Emit = Callable[[ExperimentEvent], None]
 R = TypeVar("R", TaskReport, PerplexityReport)
@@ -52,6 +53,7 @@ def run_experiment(
     environment: Mapping[str, Any],
     emit: Emit,
     check_cancelled: Callable[[], None] = lambda: None,
+    bench: Workbench | None = None,
 ) -> Outcome:
     """Run one experiment.
 
@@ -62,12 +64,13 @@ def run_experiment(
         environment: where it runs (`quantizer.environment.describe`).
         emit: called with every event, from this thread; Began first, Finished last, whatever happens.
         check_cancelled: called often; raises ExperimentCancelledError to stop.
+        bench: what it shares with other experiments of a sweep; None: it is alone.
 
     Raises:
         ExperimentFailedError: it failed.
         ExperimentCancelledError: it was stopped; so does KeyboardInterrupt, which is passed on.
     """
-    run = _Run(config, emit, check_cancelled)
+    run = _Run(config, emit, check_cancelled, bench or Workbench([config]), _versions(environment))
     emit(Began.now(experiment_id, command, config.record(), environment))
     try:
         run.run()
@@ -97,12 +100,15 @@ class _Run:
     config: RunConfig
     listener: Emit
     check_cancelled: Callable[[], None]
+    bench: Workbench
+    versions: Mapping[str, Any]
     clock: PhaseClock = field(default_factory=PhaseClock)
     layers: list[LayerReport] = field(default_factory=list)
     recorded_tensors: int = 0
     results: ExperimentResults = field(default_factory=ExperimentResults)
     sizes: dict[str, int] = field(default_factory=dict)
     reorder: ReorderReport | None = None
+    artifact: Mapping[str, Any] = field(default_factory=dict)
 
     def emit(self, event: ExperimentEvent) -> None:
         self.check_cancelled()
@@ -120,6 +126,7 @@ class _Run:
             dict(self.sizes),
             duration_s,
             self.reorder,
+            self.artifact,
         )
 
     def run(self) -> None:
@@ -127,62 +134,92 @@ class _Run:
         _set_seeds()
         self.clock.enter("load")
         self.emit(Progressed(ProgressReport("load", 0, 1, "models")))
-        # Data first: what cannot be fetched is found before the model is.
-        documents = None
-        if config.quantize:
-            documents = calibration_documents(config.calib_path, config.calib_data_num, config.shuffle_seed)
-        for name in config.ppl_paths if config.eval_ppl else ():
-            if name.startswith("wikitext2"):
-                perplexity_text(name)
-        loaded = load_model(config.model_path, config.device)
-        self.sizes = {"before": size_bytes(loaded.model), "after": size_bytes(loaded.model)}
-        self.emit(FactsKnown(model=loaded.facts(), model_size_bytes=self.sizes))
+        bench = self.bench
+        bench.find_data()
+        loaded = bench.loaded
+        self.sizes = {"before": bench.size_before, "after": bench.size_before}
+        self.emit(FactsKnown(model=bench.model_facts, model_size_bytes=dict(self.sizes)))
         self.emit(Progressed(ProgressReport("load", 1, 1, "models")))
-        baseline = None
         if config.eval_baseline:
+            self._measure_baseline(loaded)
+        if config.quantize:
+            loaded = self._quantize(loaded)
+        bench.end_experiment()
+        self.clock.enter("evaluate")
+        for results in self._evaluations(loaded, ""):
+            self.results = replace(results, fp16=bench.baseline)
+            self.emit(Evaluated(self.results))
+
+    def _measure_baseline(self, loaded: LoadedModel) -> None:
+        if self.bench.baseline is None:
             self.clock.enter("evaluate_fp16")
             for baseline in self._evaluations(loaded, "fp16:"):
                 self.emit(Evaluated(ExperimentResults(fp16=baseline)))
-        if documents is not None:
-            token_ids = loaded.tokenizer.encode_batch(documents.texts)
-            batches = batch_documents(token_ids, config.batch_size, config.calib_seqlen)
-            self.emit(
-                FactsKnown(
-                    calibration={
-                        "data_set": documents.source,
-                        "digest": documents.digest,
-                        "seed": documents.seed,
-                        "documents": len(documents.texts),
-                        "document_ids": _as_ranges(documents.ids),
-                        "tokens": sum(int(batch.lengths.sum()) for batch in batches),
-                    }
-                )
-            )
-            self._quantize(loaded, batches)
-        self.clock.enter("evaluate")
-        for results in self._evaluations(loaded, ""):
-            self.results = replace(results, fp16=baseline)
-            self.emit(Evaluated(self.results))
+                self.bench.baseline = baseline
+        else:
+            self.emit(Evaluated(ExperimentResults(fp16=self.bench.baseline)))
 
-    def _quantize(self, loaded: LoadedModel, batches: list[TokenBatch]) -> None:
-        config = self.config
-        recipe = config.recipe()
+    def _quantize(self, base: LoadedModel) -> LoadedModel:
+        """The model that is to be evaluated: made now, or kept by an earlier run of the same recipe."""
+        config, bench = self.config, self.bench
+        recipe, data = config.recipe(), bench.calibration_facts
+        layers = config.stats_layers.of(base.config.n_layer)
+        self.emit(FactsKnown(calibration=data))
+        artifact = None
+        if config.artifacts:
+            artifact = Artifact.of(
+                Path(config.artifacts), base, recipe, {**data, "sequence_length": config.calib_seqlen}
+            )
+            kept = artifact.reports(layers)
+            if kept is not None:
+                return self._reuse(artifact, kept)
         self.clock.enter("calibrate")
-        layers = config.stats_layers.of(loaded.config.n_layer)
-        for report in quantize(loaded.model, recipe, batches, report_layers=layers):
+        for progress in bench.calibrate():
+            self.emit(Progressed(progress))
+        loaded, calibration = bench.take()
+        if recipe.percentile_alpha == "auto":
+            chosen = calibration.clippings(recipe).items()
+            alphas = {name: way.percentile_alpha for name, way in chosen if name.startswith("layer_")}
+            self.emit(FactsKnown(calibration={**data, "percentile_alphas": alphas}))
+        self.clock.enter("quantize")
+        reports = []
+        for report in convert(loaded.model, recipe, calibration):
             if isinstance(report, ProgressReport):
-                self.clock.enter(report.phase)
                 self.emit(Progressed(report))
-            elif isinstance(report, ReorderReport):
-                self.reorder = report
-                self.emit(Reordered(report))
             else:
-                self.recorded_tensors += 1
-                if len(self.layers) < SUMMARY_TENSORS:
-                    self.layers.append(report)
-                self.emit(LayerMeasured(report))
+                reports.append(report)
+                self._tell(report)
         self.sizes["after"] = size_bytes(loaded.model)
         self.emit(FactsKnown(model_size_bytes=dict(self.sizes)))
+        if artifact is not None:
+            self.clock.enter("save")
+            self.emit(Progressed(ProgressReport("save", 0, 1, "models")))
+            digest = artifact.save(loaded.model, base, recipe, calibration, data, reports, self.versions)
+            self._tell_artifact(artifact.path, digest, reused=False)
+        return loaded
+
+    def _reuse(self, artifact: Artifact, reports: Sequence[LayerReport | ReorderReport]) -> LoadedModel:
+        loaded = load_model(str(artifact.path), self.config.device)
+        for report in reports:
+            self._tell(report)
+        self.sizes["after"] = size_bytes(loaded.model)
+        self.emit(FactsKnown(model_size_bytes=dict(self.sizes)))
+        self._tell_artifact(artifact.path, loaded.digest, reused=True)
+        return loaded
+
+    def _tell(self, report: LayerReport | ReorderReport) -> None:
+        if isinstance(report, ReorderReport):
+            self.reorder = report
+            self.emit(Reordered(report))
+            return
+        self.recorded_tensors += 1
+        if len(self.layers) < SUMMARY_TENSORS:
+            self.layers.append(report)
+        self.emit(LayerMeasured(report))
+
+    def _tell_artifact(self, path: Path, digest: str, *, reused: bool) -> None:
+        self.artifact = {"path": str(path.absolute()), "digest": digest, "reused": reused}
+        self.emit(FactsKnown(artifact=self.artifact))
 
     def _evaluations(self, loaded: LoadedModel, prefix: str) -> Iterator[ExperimentResults]:
         """Evaluate as asked; yields all results so far after each new one."""
@@ -218,17 +255,15 @@ class _Run:
                     yield report
 
 
+def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the program, for a saved model."""
+    return {name: environment[name] for name in ("qlog_ssm", "git_sha", "git_dirty", "python") if name in environment}
+
+
 def _set_seeds() -> None:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
-
-
-def _as_ranges(ids: tuple[int, ...]) -> str | list[int]:
-    """Document numbers: "0-511" where they run without a gap, else all of them."""
-    if len(ids) > 1 and ids == tuple(range(ids[0], ids[0] + len(ids))):
-        return f"{ids[0]}-{ids[-1]}"
-    return list(ids)
 
 
 __all__ = ["run_experiment"]

@@ -19,6 +19,7 @@ def summary(outcome: Outcome, delivery: Delivery) -> str:
         _activations(outcome),
         _reordering(outcome.reorder),
         _sizes(outcome),
+        _artifact(outcome),
         _results(outcome.results),
         [f"Duration         {_duration(outcome.duration_s)}", recorded(delivery)],
     )
@@ -43,18 +44,24 @@ def recorded(delivery: Delivery) -> str:
 
 
 def _configuration(config: RunConfig) -> list[str]:
-    if not config.quantize:
+    if not config.quantized:
         return [f"Model            {config.model}", "Quantization     none"]
+    saved = " (as it was saved)" if config.stored else ""
     alpha = "default" if config.percentile_alpha is None else str(config.percentile_alpha)
+    calibration = [
+        f"Calibration      {config.calib_data}, {config.calib_data_num} x {config.calib_seqlen} tokens at most"
+    ]
+    if config.stored:
+        calibration = []
     return [
         f"Model            {config.model}",
-        f"Quantization     W{config.w_bits}A{'X' if config.hybrid else config.a_bits}",
+        f"Quantization     W{config.w_bits}A{'X' if config.hybrid else config.a_bits}{saved}",
         f"Percentile alpha {alpha} ({config.observer})",
         f"Rotation         {config.rotation}",
         f"Head grouping    {'on' if config.group_heads else 'off'}",
         f"GPTQ             {'on' if config.apply_gptq else 'off'}",
         f"Embedding, head  {_bits(config.quantize_embedding, config)}, {_bits(config.quantize_lm_head, config)}",
-        f"Calibration      {config.calib_data}, {config.calib_data_num} x {config.calib_seqlen} tokens at most",
+        *calibration,
     ]
 
 
@@ -111,6 +118,13 @@ def _sizes(outcome: Outcome) -> list[str]:
     if not before or not after or before == after:
         return []
     return [f"Model size       {before / 1e6:.2f} MB, then {after / 1e6:.2f} MB ({before / after:.2f} times smaller)"]
+
+
+def _artifact(outcome: Outcome) -> list[str]:
+    if not outcome.artifact:
+        return []
+    used = "used again" if outcome.artifact["reused"] else "saved"
+    return [f"Quantized model  {used}: {outcome.artifact['path']}"]
 
 
 def _results(results: ExperimentResults) -> list[str]:

@@ -3,6 +3,7 @@
 The library is imported when it is first asked: `--help` and options that are wrong by themselves need no torch.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from quantizer.errors import SpecError, Violation
 
 if TYPE_CHECKING:
     from quamba.models.config import ModelConfig
+    from quamba.models.quantization import Quantization
 
 _NAMED_CALIBRATION = ("builtin", "pile")
 
@@ -54,9 +56,17 @@ class _Examiner:
         from quamba.models.loading import resolve_device
 
         config = self._config
-        path, from_hub, structure = self._find_model()
-        if config.quantize:
+        path, from_hub, structure, stored = self._find_model()
+        if stored is not None:
+            config = self._as_stored(config, stored)
+        elif config.quantize:
             config = self._fit_recipe(config, structure)
+        if config.artifacts:
+            config = replace(config, artifacts=self._folder("pretrained_dir", config.artifacts))
+        if self._root is not None and len(config.sweep) > 1:
+            self._wrong(
+                "percentile_alpha", "a job is one experiment: submit one for each alpha, or run `quantizer run`"
+            )
         if config.shots:
             self._guard("task_list", lambda: check_tasks(config.tasks))
         ppl_paths = self._perplexity_data() if config.eval_ppl else config.ppl_datasets
@@ -96,8 +106,54 @@ class _Examiner:
             self._guard("quantize", lambda: config.recipe().check(structure))
         return config
 
-    def _find_model(self) -> tuple[str, bool, "ModelConfig | None"]:
-        """Where the model is, whether that is the hub, and its structure where that can be known."""
+    def _as_stored(self, config: RunConfig, stored: "Quantization") -> RunConfig:
+        """The configuration of a model that was quantized before it was saved: the saved recipe's."""
+        from quamba.flow.recipe import Recipe
+
+        if config.quantize:
+            self._wrong(
+                "quantize",
+                f"model {config.model} is quantized already: leave --quantize out, or give the float model",
+            )
+            return config
+        recipes: list[Recipe] = []
+        self._guard("model", lambda: recipes.append(Recipe.from_facts(stored.recipe)))
+        if not recipes:
+            return config
+        recipe = recipes[0]
+        return replace(
+            config,
+            stored=True,
+            w_bits=recipe.w_bits,
+            a_bits=recipe.a_bits,
+            percentile_alpha=recipe.percentile_alpha,
+            sweep=(recipe.percentile_alpha,),
+            observer=recipe.observer,
+            rotation="hadamard" if recipe.rotate else "none",
+            group_heads=recipe.group_heads,
+            apply_gptq=recipe.apply_gptq,
+            act_order=recipe.act_order,
+            quantize_embedding=recipe.quantize_embedding,
+            quantize_lm_head=recipe.quantize_lm_head,
+            per_tensor_weights=recipe.per_tensor_weights,
+            hybrid=recipe.hybrid,
+        )
+
+    def _folder(self, field: str, name: str) -> str:
+        """A directory that can be written, though it need not be there yet."""
+        path = Path(name).expanduser() if self._root is None else self._below_root(field, name)
+        try:
+            existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+            usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        except OSError as error:
+            self._wrong(field, f"{field} {name[:64]!r} cannot be a path ({error})")
+            return str(path)
+        if not usable:
+            self._wrong(field, f"{field} {name!r}: {existing} is no directory that can be written; give another")
+        return str(path)
+
+    def _find_model(self) -> tuple[str, bool, "ModelConfig | None", "Quantization | None"]:
+        """Where the model is, whether that is the hub, and structure and quantization where these can be known."""
         from quamba.models.loading import check_model, is_hub_id
 
         name = self._config.model
@@ -108,8 +164,8 @@ class _Examiner:
             hub = not there and is_hub_id(name) and not Path(path).parent.is_dir()
         except (OSError, RuntimeError) as error:  # A name too long, a home that nobody has.
             self._wrong("model", f"model {name[:64]!r} cannot be a path ({error}): give a directory or a hub id")
-            return name, False, None
-        found: list[ModelConfig] = []
+            return name, False, None, None
+        found: list[tuple[ModelConfig, Quantization | None]] = []
         if not hub and not there:
             where = f" below {self._root}" if self._root is not None else ""
             self._wrong(
@@ -118,8 +174,8 @@ class _Examiner:
         elif not (hub and self._root is not None) and not self._violations:
             self._guard("model", lambda: found.append(check_model(name if hub else path)))
             if found:
-                self._guard("stats_layers", lambda: self._config.stats_layers.of(found[0].n_layer))
-        return (name if hub else path), hub, found[0] if found else None
+                self._guard("stats_layers", lambda: self._config.stats_layers.of(found[0][0].n_layer))
+        return (name if hub else path), hub, *(found[0] if found else (None, None))
 
     def _below_root(self, field: str, name: str) -> Path:
         """The path that a name means; one that leads out of the root, through symbolic links too, is refused."""

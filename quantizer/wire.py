@@ -226,6 +226,7 @@ def event_message(event: ExperimentEvent, dropped: Mapping[str, int] | None = No
                     model=field_messages(event.model),
                     calibration=field_messages(event.calibration),
                     model_size_bytes=field_messages(event.model_size_bytes),
+                    artifact=field_messages(event.artifact),
                 )
             )
         case Evaluated(results):

@@ -1,12 +1,11 @@
 """One sweep over the calibration documents; everything the quantizers and the reports need is kept from it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from quamba.errors import DataError
+from quamba.flow.batches import TokenBatch, batch_documents
 from quamba.flow.recipe import Recipe
 from quamba.flow.scales import (
     GROUPED_SITES,
@@ -17,11 +16,12 @@ from quamba.flow.scales import (
     ranges_of,
 )
 from quamba.flow.sites import HEAD_SITE, SITES, tensor_name
+from quamba.flow.solve import Solutions
 from quamba.nn.mixer import STATE_STRIDE
 from quamba.nn.model import MambaLM
 from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.observer import Observer
-from quamba.observers.report import report
+from quamba.observers.report import Loss, least_loss, report
 from quamba.observers.station import Station
 from quamba.qtypes import scale_of
 from quamba.reports import LayerReport, ProgressReport, ReorderRanges
@@ -29,44 +29,6 @@ from quamba.transforms.grouping import Grouping
 
 # What is quantized of activations is quantized to these.
 _ACTIVATION_BITS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Documents side by side.
-
-    Attributes:
-        input_ids: int64 [Bt, L], rows right-padded with 0.
-        lengths: int64 [Bt].
-    """
-
-    input_ids: Tensor
-    lengths: Tensor
-
-
-def batch_documents(
-    token_ids: Sequence[Sequence[int]], batch_size: int, max_tokens: int | None = None
-) -> list[TokenBatch]:
-    """Documents in their order, `batch_size` at a time, each cut to `max_tokens`; those without tokens are left out.
-
-    Raises:
-        DataError: none of them has a token.
-        ValueError: batch_size below 1.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    documents = [ids[:max_tokens] for ids in token_ids if len(ids)]
-    if not documents:
-        raise DataError("the calibration data holds no tokens; give documents with text")
-    batches = []
-    for start in range(0, len(documents), batch_size):
-        part = documents[start : start + batch_size]
-        lengths = torch.tensor([len(ids) for ids in part])
-        input_ids = torch.zeros(len(part), int(lengths.max()), dtype=torch.int64)
-        for row, ids in enumerate(part):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-        batches.append(TokenBatch(input_ids, lengths))
-    return batches
 
 
 class Calibration:
@@ -91,10 +53,16 @@ class Calibration:
         self._states = sum(int(((batch.lengths + STATE_STRIDE - 1) // STATE_STRIDE).sum()) for batch in batches)
         self._grouped = any(recipe.group_heads for recipe in recipes)
         self._groupings: dict[int, Grouping] = {}
+        # GPTQ's, which do not depend on how activations are clipped: by the recipe without its clipping.
+        self.solutions: dict[Recipe, Solutions] = {}
         sites = SITES[model.config.family]
         n_layer = model.config.n_layer
+        chosen = any(len(recipe.clippings_for(model.config.d_model)) > 1 for recipe in recipes)
+        self._chosen: dict[tuple[Recipe, int, str], Clipping] = {}
         self.observers: dict[tuple[int, str], Observer] = {
-            (layer, op): self._observer(op, layer in self.detailed) for layer in range(n_layer) for op in sites
+            (layer, op): self._observer(op, layer in self.detailed or (chosen and percentile))
+            for layer in range(n_layer)
+            for op, percentile in sites.items()
         }
         self.observers[n_layer, HEAD_SITE] = self._observer(HEAD_SITE, True)
         # Of each tensor that holds watched ones, by the first of them.
@@ -102,13 +70,44 @@ class Calibration:
 
     def _observer(self, op: str, detailed: bool) -> Observer:
         total = self._states if op.startswith("ssm_state_act") else self._tokens
-        clippings = {self.clipping(recipe, op) for recipe in self.recipes}
+        clippings = {clipping for recipe in self.recipes for clipping in self._candidates(recipe, op)}
         return Observer(clippings, total, self._documents, detailed, grouped=self._grouped and op in GROUPED_SITES)
 
-    def clipping(self, recipe: Recipe, op: str) -> Clipping:
-        """How the interval of a watched tensor is chosen."""
+    def _candidates(self, recipe: Recipe, op: str) -> tuple[Clipping, ...]:
         percentile = SITES[self.model.config.family].get(op, False)
-        return recipe.clipping_for(self.model.config.d_model) if percentile else MINMAX
+        return recipe.clippings_for(self.model.config.d_model) if percentile else (MINMAX,)
+
+    def clipping(self, recipe: Recipe, layer: int, op: str) -> Clipping:
+        """How the interval of a watched tensor is chosen; of several ways the one with the least quantization error."""
+        candidates = self._candidates(recipe, op)
+        if len(candidates) == 1:
+            return candidates[0]
+        key = recipe, layer, op
+        if key not in self._chosen:
+            observer = self.observers[layer, op]
+            grouped = recipe.group_heads and op in GROUPED_SITES
+
+            def loss(clipping: Clipping) -> Loss:
+                if not grouped:
+                    return Loss.of(observer, observer.clip(clipping))
+                grouping = self.grouping(layer)
+                clips = grouped_clip(op, observer, clipping, grouping, self.model.config)
+                return Loss.of_channels(observer, in_old_order(clips, grouping))
+
+            self._chosen[key] = least_loss(candidates, loss)
+        return self._chosen[key]
+
+    def clippings(self, recipe: Recipe) -> dict[str, Clipping]:
+        """How intervals are chosen: by op, and where each tensor has a way of its own by the tensor's name."""
+        found: dict[str, Clipping] = {}
+        for op in (*SITES[self.model.config.family], HEAD_SITE):
+            candidates = self._candidates(recipe, op)
+            if len(candidates) == 1:
+                found[op] = candidates[0]
+                continue
+            for layer in range(self.model.config.n_layer):
+                found[tensor_name(layer, op)] = self.clipping(recipe, layer, op)
+        return found
 
     def grouping(self, layer: int) -> Grouping:
         """A layer's order and groups of heads and channels; they do not depend on the recipe."""
@@ -119,7 +118,7 @@ class Calibration:
 
     def scale(self, recipe: Recipe, layer: int, op: str) -> Tensor:
         """A tensor's scale, float32: a single value, or a table where heads are grouped (`quamba.flow.scales`)."""
-        observer, clipping = self.observers[layer, op], self.clipping(recipe, op)
+        observer, clipping = self.observers[layer, op], self.clipping(recipe, layer, op)
         if not recipe.group_heads or op not in (*GROUPED_SITES, *SSD_GROUPED_SITES):
             return scale_of(observer.clip(clipping)).to(self.model.device)
         clips = grouped_clip(op, observer, clipping, self.grouping(layer), self.model.config)
@@ -127,7 +126,8 @@ class Calibration:
 
     def report(self, recipe: Recipe, layer: int, op: str) -> LayerReport:
         """A watched tensor's statistics; of one that is grouped with what reordering did to it."""
-        name, observer, clipping = tensor_name(layer, op), self.observers[layer, op], self.clipping(recipe, op)
+        name, observer = tensor_name(layer, op), self.observers[layer, op]
+        clipping = self.clipping(recipe, layer, op)
         if not recipe.group_heads or op not in (*GROUPED_SITES, *SSD_GROUPED_SITES):
             return report(observer, name, clipping, _ACTIVATION_BITS)
         grouping = self.grouping(layer)

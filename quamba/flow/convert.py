@@ -18,6 +18,7 @@ from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.mamba2 import Mamba2Mixer
 from quamba.nn.model import MambaLM
 from quamba.nn.parameter import Parameter, QParameter
+from quamba.nn.state_scale import set_state_scale
 from quamba.primitives import QuantizedWeight, quantize_weight
 
 # The scale of one of a layer's tensors, by its op's name: a single value, or one for each of its channels.
@@ -61,7 +62,7 @@ def _convert_mamba1(mixer: Mamba1Mixer, scheme: WeightScheme, scale: ScaleOf, so
     mixer.A_log = QParameter.quantize(_parameter(mixer.A_log))
     mixer.D = QParameter.quantize(_parameter(mixer.D))
     mixer.dt_bias = QParameter.quantize(_parameter(mixer.dt_bias))
-    mixer.state_scale = scale("ssm_state_act:input")
+    set_state_scale(mixer, scale("ssm_state_act:input"))
 
 
 def _convert_mamba2(mixer: Mamba2Mixer, scheme: WeightScheme, scale: ScaleOf, solved: Solved) -> None:
@@ -80,7 +81,7 @@ def _convert_mamba2(mixer: Mamba2Mixer, scheme: WeightScheme, scale: ScaleOf, so
     mixer.A_log = QParameter.quantize(_parameter(mixer.A_log))
     mixer.D = QParameter.quantize(_parameter(mixer.D))
     # dt_bias stays as it is: heads differ by orders of magnitude, and it is H numbers.
-    mixer.state_scale = scale("ssm_state_act:input")
+    set_state_scale(mixer, scale("ssm_state_act:input"))
 
 
 def _weights_of_mamba1(mixer: Mamba1Mixer, scheme: WeightScheme, _scale: ScaleOf, solved: Solved) -> None:
@@ -95,7 +96,9 @@ def _weights_of_mamba2(mixer: Mamba2Mixer, scheme: WeightScheme, _scale: ScaleOf
 
 
 def convert_ends(model: MambaLM, recipe: Recipe, head_in_scale: Tensor | None, head: QuantizedWeight | None) -> None:
-    """Convert embedding and head in place, as the recipe says.
+    """Convert embedding and head in place, as the recipe says; what stays float is rounded to half precision.
+
+    That is what a saved model keeps: in a small one they are most of it, and a rotation made two of one.
 
     Args:
         model: its embedding and head are float.
@@ -106,12 +109,24 @@ def convert_ends(model: MambaLM, recipe: Recipe, head_in_scale: Tensor | None, h
     Raises:
         TypeError: they are quantized already.
     """
+    if not isinstance(model.embedding, Embedding):
+        raise TypeError(f"a {type(model.embedding).__name__} is no float embedding: it is quantized already")
+    lm_head, embedding = float_linear(model.lm_head), model.embedding
+    tied = lm_head.weight.data_ptr() == embedding.weight.data_ptr()
     if recipe.quantize_embedding:
-        if not isinstance(model.embedding, Embedding):
-            raise TypeError(f"a {type(model.embedding).__name__} is no float embedding: it is quantized already")
-        model.embedding = QEmbedding.quantize(model.embedding, recipe.w_bits)
+        model.embedding = QEmbedding.quantize(embedding, recipe.w_bits)
+    else:
+        embedding.weight = _half(embedding.weight)
     if recipe.head_scheme is not None:
-        model.lm_head = _project(model.lm_head, recipe.head_scheme, head, head_in_scale)
+        model.lm_head = _project(lm_head, recipe.head_scheme, head, head_in_scale)
+    else:
+        lm_head.weight = embedding.weight if tied and not recipe.quantize_embedding else _half(lm_head.weight)
+
+
+def _half(weight: Tensor) -> Tensor:
+    """float32, with values that float16 has; as it was where they are too large for that."""
+    half = weight.half()
+    return half.float() if bool(half.isfinite().all()) else weight
 
 
 def _project(
@@ -157,10 +172,4 @@ def _parameter(part: torch.nn.Module) -> Parameter:
     return part
 
 
-def size_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all tensors of a model as they are saved, shared ones once."""
-    unique = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}
-    return sum(unique.values())
-
-
-__all__ = ["ScaleOf", "Solved", "convert_ends", "convert_mixer", "float_linear", "size_bytes"]
+__all__ = ["ScaleOf", "Solved", "convert_ends", "convert_mixer", "float_linear"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from quamba.flow.calibrate import TokenBatch
+from quamba.flow.batches import TokenBatch
 from quamba.flow.convert import float_linear
 from quamba.gptq import Hessian, gptq
 from quamba.granularity import WeightScheme
@@ -26,10 +26,12 @@ class Solver:
     Args:
         model: float; layers are to be solved in their order, each before it is converted.
         batches: the calibration documents.
+        act_order: input channels with the largest activations first.
     """
 
-    def __init__(self, model: MambaLM, batches: Sequence[TokenBatch]) -> None:
+    def __init__(self, model: MambaLM, batches: Sequence[TokenBatch], act_order: bool = False) -> None:
         self._model = model
+        self._act_order = act_order
         device = model.device
         self._lengths = [batch.lengths.to(device) for batch in batches]
         with torch.no_grad():
@@ -58,7 +60,7 @@ class Solver:
         for name, hessian in hessians.items():
             linear = float_linear(getattr(mixer, name))
             blocks = _blocks(mixer) if name == "in_proj" else None
-            solved[name] = gptq(linear.weight, hessian.matrix(), scheme, blocks=blocks)
+            solved[name] = gptq(linear.weight, hessian.matrix(), scheme, blocks=blocks, act_order=self._act_order)
             linear.weight = solved[name].dequantize()
         for stream, lengths in zip(self._streams, self._lengths, strict=True):
             stream.add_(mixer(layer.norm(stream), lengths, None, None))
@@ -71,7 +73,28 @@ class Solver:
         hessian = Hessian(head.weight.shape[1], head.weight.device)
         for stream, lengths in zip(self._streams, self._lengths, strict=True):
             hessian.add(self._model.norm_f(stream)[_real(stream, lengths)])
-        return gptq(head.weight, hessian.matrix(), scheme)
+        return gptq(head.weight, hessian.matrix(), scheme, act_order=self._act_order)
+
+
+class Solutions:
+    """What a solver has found, for recipes that can share it."""
+
+    def __init__(self, solver: Solver) -> None:
+        self._solver = solver
+        self._layers: dict[int, dict[str, QuantizedWeight]] = {}
+        self._head: QuantizedWeight | None = None
+
+    def layer(self, index: int, layer: Layer, scheme: WeightScheme) -> dict[str, QuantizedWeight]:
+        """Of a layer, solved when it is first asked for; see `Solver.solve`."""
+        if index not in self._layers:
+            self._layers[index] = self._solver.solve(layer, scheme)
+        return self._layers[index]
+
+    def head(self, scheme: WeightScheme) -> QuantizedWeight:
+        """Of the head."""
+        if self._head is None:
+            self._head = self._solver.solve_head(scheme)
+        return self._head
 
 
 def _blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:
@@ -88,4 +111,4 @@ def _real(values: Tensor, counts: Tensor) -> Tensor:
     return torch.arange(values.shape[1], device=values.device) < counts[:, None]
 
 
-__all__ = ["Solver"]
+__all__ = ["Solutions", "Solver"]

@@ -1,10 +1,10 @@
 """From named tensors to a model: both layouts' names, checked shapes, float32."""
 
-import torch
 from torch import Tensor, nn
 
 from quamba.errors import ModelError
 from quamba.models.config import ModelConfig
+from quamba.models.tensors import Tensors
 from quamba.nn.conv import CausalConv1d
 from quamba.nn.embedding import Embedding
 from quamba.nn.linear import Linear
@@ -13,46 +13,6 @@ from quamba.nn.mamba2 import Mamba2Mixer, PlainGate
 from quamba.nn.model import Layer, MambaLM
 from quamba.nn.norm import GatedRMSNorm, RMSNorm
 from quamba.nn.parameter import Parameter
-
-# transformers spells this one in the plural.
-_ALIASES = {"backbone.embeddings.weight": "backbone.embedding.weight"}
-
-
-class _Tensors:
-    """The tensors of a checkpoint; each is taken once, with the shape it must have."""
-
-    def __init__(self, tensors: dict[str, Tensor], source: str) -> None:
-        self._tensors = {_ALIASES.get(name, name): tensor for name, tensor in tensors.items()}
-        self._source = source
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
-
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor in float32; None in `shape` stands for any size."""
-        tensor = self._tensors.pop(name, None)
-        if tensor is None:
-            raise ModelError(f"{self._source}: the weights lack {name}; does config.json belong to them?")
-        fits = tensor.ndim == len(shape) and all(
-            want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
-        )
-        if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ModelError(
-                f"{self._source}: {name} is [{', '.join(map(str, tensor.shape))}] where config.json says [{wanted}]"
-            )
-        if not tensor.dtype.is_floating_point:
-            raise ModelError(f"{self._source}: {name} is {tensor.dtype}, not floating point: a quantized checkpoint?")
-        return tensor.to(torch.float32).contiguous()
-
-    def maybe(self, wanted: bool, name: str, *shape: int) -> Tensor | None:
-        return self.take(name, *shape) if wanted else None
-
-    def finish(self) -> None:
-        if self._tensors:
-            names = sorted(self._tensors)
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ModelError(f"{self._source}: the weights hold unknown tensors: {', '.join(names[:3])}{more}")
 
 
 def build_model(config: ModelConfig, tensors: dict[str, Tensor], source: str) -> MambaLM:
@@ -66,7 +26,7 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], source: str) ->
     Raises:
         ModelError: tensors are missing, unknown or of other shapes.
     """
-    weights = _Tensors(tensors, source)
+    weights = Tensors(tensors, source)
     embedding = weights.take("backbone.embedding.weight", None, config.d_model)
     if embedding.shape[0] < config.vocab_size:
         raise ModelError(
@@ -85,7 +45,7 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], source: str) ->
     return MambaLM(config, Embedding(embedding), layers, norm_f, Linear(head))
 
 
-def _build_layer(config: ModelConfig, weights: _Tensors, prefix: str) -> Layer:
+def _build_layer(config: ModelConfig, weights: Tensors, prefix: str) -> Layer:
     norm = RMSNorm(weights.take(f"{prefix}norm.weight", config.d_model), config.norm_eps)
     build = _mamba1_parts if config.family == "mamba1" else _mamba2_parts
     parts = build(config, weights, f"{prefix}mixer.")
@@ -93,16 +53,16 @@ def _build_layer(config: ModelConfig, weights: _Tensors, prefix: str) -> Layer:
     return Layer(norm, mixer(config, parts))
 
 
-def _linear(weights: _Tensors, name: str, rows: int, columns: int, bias: bool) -> Linear:
+def _linear(weights: Tensors, name: str, rows: int, columns: int, bias: bool) -> Linear:
     return Linear(weights.take(f"{name}.weight", rows, columns), weights.maybe(bias, f"{name}.bias", rows))
 
 
-def _conv(config: ModelConfig, weights: _Tensors, prefix: str) -> CausalConv1d:
+def _conv(config: ModelConfig, weights: Tensors, prefix: str) -> CausalConv1d:
     weight = weights.take(f"{prefix}conv1d.weight", config.conv_dim, 1, config.d_conv)
     return CausalConv1d(weight[:, 0], weights.maybe(config.conv_bias, f"{prefix}conv1d.bias", config.conv_dim))
 
 
-def _mamba1_parts(config: ModelConfig, weights: _Tensors, prefix: str) -> dict[str, nn.Module]:
+def _mamba1_parts(config: ModelConfig, weights: Tensors, prefix: str) -> dict[str, nn.Module]:
     E, N, R, D = config.d_inner, config.d_state, config.dt_rank, config.d_model
     return {
         "in_proj": _linear(weights, f"{prefix}in_proj", 2 * E, D, config.bias),
@@ -117,7 +77,7 @@ def _mamba1_parts(config: ModelConfig, weights: _Tensors, prefix: str) -> dict[s
     }
 
 
-def _mamba2_parts(config: ModelConfig, weights: _Tensors, prefix: str) -> dict[str, nn.Module]:
+def _mamba2_parts(config: ModelConfig, weights: Tensors, prefix: str) -> dict[str, nn.Module]:
     E, H, D = config.d_inner, config.nheads, config.d_model
     norm: nn.Module = PlainGate()
     if config.rmsnorm:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from quamba.errors import ModelError
 
+CONFIG_FILE = "config.json"
 Family = Literal["mamba1", "mamba2"]
 
 _HF_FAMILIES: Mapping[str, Family] = {"mamba": "mamba1", "mamba2": "mamba2"}
@@ -124,16 +125,25 @@ def read_config(directory: Path) -> ModelConfig:
     Raises:
         ModelError: no such file, no JSON, an unknown family or a structure that is not supported.
     """
-    path = directory / "config.json"
+    return parse_config(read_values(directory), directory / CONFIG_FILE)
+
+
+def read_values(directory: Path) -> object:
+    """What `directory`/config.json holds.
+
+    Raises:
+        ModelError: no such file, or no JSON.
+    """
+    path = directory / CONFIG_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{directory}: no config.json there; give a model's directory or a hub id") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: no valid JSON ({error}); fetch the model again") from None
-    return parse_config(values, path)
+    return values
 
 
 def parse_config(values: object, path: Path) -> ModelConfig:
@@ -246,4 +256,4 @@ def _from_huggingface(values: Mapping[str, Any], reader: _Reader) -> ModelConfig
     )
 
 
-__all__ = ["Family", "ModelConfig", "parse_config", "read_config"]
+__all__ = ["CONFIG_FILE", "Family", "ModelConfig", "parse_config", "read_config", "read_values"]

@@ -8,12 +8,14 @@ import torch
 
 from quamba.errors import DeviceError, ModelError
 from quamba.models.build import build_model
-from quamba.models.config import ModelConfig, read_config
+from quamba.models.config import CONFIG_FILE, ModelConfig, read_config
+from quamba.models.quantization import Quantization, read_quantization
+from quamba.models.restore import restore_model
 from quamba.models.tokenizer import Tokenizer, load_tokenizer
 from quamba.models.weights import WEIGHT_FILES, check_weight_files, digest_files, find_weight_files, read_weights
 from quamba.nn.model import MambaLM
 
-_HUB_FILES = ("config.json", "*.json", *WEIGHT_FILES, "model-*.safetensors", "pytorch_model-*.bin", "*.model")
+_HUB_FILES = (CONFIG_FILE, "*.json", *WEIGHT_FILES, "model-*.safetensors", "pytorch_model-*.bin", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +24,25 @@ class LoadedModel:
 
     Attributes:
         name: as the user gave it.
-        model: float32, on its device.
+        directory: where it was read from.
+        model: on its device: float32, or quantized as it was saved.
         config: its sizes.
         tokenizer: its own.
         digest: "sha256:..." of the files of weights.
         size_bytes: of those files.
-        parameters: how many there are, tied ones once.
+        parameters: how many there are, tied ones once; 0 of a quantized model.
+        quantization: how it was quantized before it was saved; None: it is float.
     """
 
     name: str
+    directory: Path
     model: MambaLM
     config: ModelConfig
     tokenizer: Tokenizer
     digest: str
     size_bytes: int
     parameters: int
+    quantization: Quantization | None = None
 
     @property
     def device(self) -> torch.device:
@@ -48,14 +54,15 @@ class LoadedModel:
         return {
             **self.config.facts(),
             "padded_vocab_size": self.model.padded_vocab_size,
-            "parameters": self.parameters,
+            **({} if self.quantization else {"parameters": self.parameters}),
             "digest": self.digest,
             "tokenizer_digest": self.tokenizer.digest,
+            **({} if self.quantization is None else {"base_model": self.quantization.base_model}),
         }
 
 
 def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
-    """Load a Mamba-1 or Mamba-2 model in float32, in mamba-ssm's layout or in Hugging Face's.
+    """Load a Mamba-1 or Mamba-2 model: in float32, from mamba-ssm's layout or Hugging Face's, or quantized as saved.
 
     Args:
         name_or_path: a directory with config.json and weights, or a hub id such as "state-spaces/mamba-130m".
@@ -70,30 +77,37 @@ def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
     config = read_config(directory)
     files = find_weight_files(directory)
     check_weight_files(files)
-    model = build_model(config, read_weights(files), str(directory))
+    digest, quantization = digest_files(files), read_quantization(directory)
+    if quantization is None:
+        model = build_model(config, read_weights(files), str(directory))
+    else:
+        quantization.check_weights(digest)
+        model = restore_model(config, quantization.structure, read_weights(files), str(directory))
     tokenizer = load_tokenizer(directory, vocab_size=model.padded_vocab_size)
     unique = {buffer.data_ptr(): buffer.numel() for buffer in model.buffers()}
     return LoadedModel(
         name=name_or_path,
+        directory=directory,
         model=model.to(target).eval(),
         config=config,
         tokenizer=tokenizer,
-        digest=digest_files(files),
+        digest=digest,
         size_bytes=sum(path.stat().st_size for path in files),
-        parameters=sum(unique.values()),
+        parameters=0 if quantization else sum(unique.values()),
+        quantization=quantization,
     )
 
 
-def check_model(name_or_path: str) -> ModelConfig:
-    """Everything that can be wrong with a model on disk, found without reading its weights.
+def check_model(name_or_path: str) -> tuple[ModelConfig, Quantization | None]:
+    """Its sizes and how it is quantized; what can be wrong with it on disk is found without reading its weights.
 
     Raises:
         ModelError: it cannot be found or understood, or its files are truncated.
     """
     directory = find_directory(name_or_path)
-    config = read_config(directory)
+    config, quantization = read_config(directory), read_quantization(directory)
     check_weight_files(find_weight_files(directory))
-    return config
+    return config, quantization
 
 
 def is_hub_id(name: str) -> bool:

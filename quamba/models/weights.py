@@ -16,9 +16,9 @@ from torch import Tensor
 
 from quamba.errors import ModelError
 
-_SAFETENSORS = "model.safetensors"
+SAFETENSORS = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
-WEIGHT_FILES = (_SAFETENSORS, f"{_SAFETENSORS}.index.json", _PICKLED, f"{_PICKLED}.index.json")
+WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", _PICKLED, f"{_PICKLED}.index.json")
 _MAX_HEADER_BYTES = 100 << 20
 
 
@@ -132,4 +132,4 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-__all__ = ["WEIGHT_FILES", "check_weight_files", "digest_files", "find_weight_files", "read_weights"]
+__all__ = ["SAFETENSORS", "WEIGHT_FILES", "check_weight_files", "digest_files", "find_weight_files", "read_weights"]

@@ -24,11 +24,10 @@ class Kept:
     optional: bool = False
 
 
-def register(module: nn.Module, part: str, tensors: Mapping[str, Tensor | None], kept: Mapping[str, Kept]) -> None:
-    """Make tensors the buffers of a part: what it keeps, and nothing else; an optional one that is absent is None.
+def check(part: str, tensors: Mapping[str, Tensor | None], kept: Mapping[str, Kept]) -> dict[str, Tensor]:
+    """The tensors of a part that are there: what it keeps, and nothing else.
 
     Args:
-        module: it gets the buffers.
         part: what messages call it.
         tensors: by name; None is the same as absent.
         kept: what there must be.
@@ -47,7 +46,18 @@ def register(module: nn.Module, part: str, tensors: Mapping[str, Tensor | None],
         elif tensor.dtype != spec.dtype or tuple(tensor.shape) not in spec.shapes:
             wanted = " or ".join(str(list(shape)) for shape in spec.shapes)
             raise ModelError(f"{name!r} of {part} is {tensor.dtype} {list(tensor.shape)}, not {spec.dtype} {wanted}")
-        module.register_buffer(name, tensor)
+    return present
 
 
-__all__ = ["Kept", "register"]
+def register(module: nn.Module, part: str, tensors: Mapping[str, Tensor | None], kept: Mapping[str, Kept]) -> None:
+    """Make tensors the buffers of a part, as `check` finds them; an optional one that is absent is None.
+
+    Raises:
+        ModelError: as `check`.
+    """
+    present = check(part, tensors, kept)
+    for name in kept:
+        module.register_buffer(name, present.get(name))
+
+
+__all__ = ["Kept", "check", "register"]

@@ -1,6 +1,7 @@
 """From what an observer kept to the statistics of a record."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -107,15 +108,15 @@ class Loss:
         )
 
 
-def least_loss(observer: Observer, candidates: list[Clipping]) -> Clipping:
+def least_loss(candidates: Iterable[Clipping], loss: Callable[[Clipping], Loss]) -> Clipping:
     """The candidate with the least quantization error; of equals the one that clips least.
 
     Args:
-        observer: detailed, told of all candidates before its sweep.
         candidates: at least one.
+        loss: what each of them costs.
     """
     ordered = sorted(candidates, key=lambda clipping: -clipping.percentile_alpha)
-    return min(ordered, key=lambda clipping: Loss.of(observer, observer.clip(clipping)).noise)
+    return min(ordered, key=lambda clipping: loss(clipping).noise)
 
 
 def decibels(signal: float, noise: float) -> float:

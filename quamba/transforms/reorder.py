@@ -12,6 +12,9 @@ from quamba.nn.parameter import Parameter
 from quamba.transforms.clustering import segment, ward
 from quamba.transforms.grouping import Grouping
 
+# m head groups in an SSD group, k channel groups in a head group (algorithm 5.2).
+HEAD_GROUPS, CHANNEL_GROUPS = 4, 4
+
 
 def cluster(
     statistic: Tensor,
@@ -19,8 +22,8 @@ def cluster(
     G: int,
     H: int,
     P: int,
-    head_groups: int = 4,
-    channel_groups: int = 4,
+    head_groups: int = HEAD_GROUPS,
+    channel_groups: int = CHANNEL_GROUPS,
 ) -> Grouping:
     """Choose order and groups of one layer's x after the convolution.
 
@@ -148,11 +151,11 @@ class RestoreOrder(nn.Module):
 
     def __init__(self, channel_order: Tensor) -> None:
         super().__init__()
-        self.register_buffer("places", channel_order.argsort(), persistent=False)
+        self.register_buffer("places", channel_order.argsort().int())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., E] to [..., E]."""
         return x.index_select(-1, self.places)
 
 
-__all__ = ["RestoreOrder", "cluster", "permute_mixer"]
+__all__ = ["CHANNEL_GROUPS", "HEAD_GROUPS", "RestoreOrder", "cluster", "permute_mixer"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quamba.errors import DataError, RecipeError
 from quamba.flow.calibrate import Calibration, batch_documents
-from quamba.flow.convert import size_bytes
+from quamba.models.saving import size_bytes
 from quamba.flow.quantize import quantize
 from quamba.flow.recipe import Recipe
 from quamba.flow.sites import SITES
@@ -250,10 +250,10 @@ def test_impossible_recipes_cannot_be_built(wrong: dict[str, Any]) -> None:
 
 def test_the_default_alpha_goes_by_the_models_width() -> None:
     """Small models lose more by clipping; what the user gives is used as it is."""
-    assert Recipe().clipping_for(768) == Clipping("ema", 0.99999)
-    assert Recipe(observer="exact").clipping_for(1024) == Clipping("exact", 0.9995)
-    assert Recipe(percentile_alpha=0.9).clipping_for(2560) == Clipping("ema", 0.9)
-    assert Recipe(percentile_alpha=0.9, observer="minmax").clipping_for(768) == MINMAX
+    assert Recipe().clippings_for(768) == (Clipping("ema", 0.99999),)
+    assert Recipe(observer="exact").clippings_for(1024) == (Clipping("exact", 0.9995),)
+    assert Recipe(percentile_alpha=0.9).clippings_for(2560) == (Clipping("ema", 0.9),)
+    assert Recipe(percentile_alpha=0.9, observer="minmax").clippings_for(768) == (MINMAX,)
 
 
 def test_documents_become_batches_in_their_order() -> None:

@@ -51,6 +51,20 @@ def test_alpha_is_kept_as_the_user_gave_it(text: str, alpha: float | None) -> No
     assert read(percentile_alpha=text).record()["percentile_alpha"] == alpha
 
 
+def test_several_alphas_are_an_experiment_each() -> None:
+    """In the order given, each once; they differ in the alpha alone."""
+    config = read(percentile_alpha="0.9995, 1.0,auto,0.9995")
+    experiments = config.experiments()
+    assert [experiment.percentile_alpha for experiment in experiments] == [0.9995, 1.0, "auto"]
+    assert [experiment.record()["percentile_alpha"] for experiment in experiments] == [0.9995, 1.0, None]
+    assert [experiment.record()["alpha_search"] for experiment in experiments] == [None, None, "auto"]
+    first, *others = (
+        {**experiment.record(), "percentile_alpha": None, "alpha_search": None} for experiment in experiments
+    )
+    assert all(other == first for other in others)
+    assert len(read().experiments()) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,10 +81,18 @@ def test_alpha_is_kept_as_the_user_gave_it(text: str, alpha: float | None) -> No
         {"preset": "quamba1", "apply_gptq": True},
         {"quantize": False, "eval_ppl": True, "apply_gptq": True},
         {"hybrid_blocks_config": "file.json"},
-        {"pretrained_dir": "somewhere"},
+        {"quantize": False, "eval_ppl": True, "pretrained_dir": "somewhere"},
         {"output_subdir": "somewhere"},
-        {"percentile_alpha": "0.99,1.0"},
-        {"percentile_alpha": "auto"},
+        {"pretrained_dir": "somewhere", "output_subdir": "../elsewhere"},
+        {"pretrained_dir": "somewhere", "output_subdir": "/elsewhere"},
+        {"percentile_alpha": "0.99,2.0"},
+        {"percentile_alpha": "0.99,,1.0"},
+        {"percentile_alpha": "0.99,None"},
+        {"percentile_alpha": ",".join(f"0.9{i}" for i in range(65))},
+        {"percentile_alpha": "auto", "observer": "minmax"},
+        {"percentile_alpha": "auto", "group_heads": True},
+        {"act_order": True},
+        {"preset": "quamba2-w8a8", "act_order": True},
         {"observer": "median"},
         {"batch_size": 0},
         {"calib_data_num": 0},

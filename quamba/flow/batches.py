@@ -1,0 +1,50 @@
+"""Calibration documents side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quamba.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Documents side by side.
+
+    Attributes:
+        input_ids: int64 [Bt, L], rows right-padded with 0.
+        lengths: int64 [Bt].
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+
+
+def batch_documents(
+    token_ids: Sequence[Sequence[int]], batch_size: int, max_tokens: int | None = None
+) -> list[TokenBatch]:
+    """Documents in their order, `batch_size` at a time, each cut to `max_tokens`; those without tokens are left out.
+
+    Raises:
+        DataError: none of them has a token.
+        ValueError: batch_size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    documents = [ids[:max_tokens] for ids in token_ids if len(ids)]
+    if not documents:
+        raise DataError("the calibration data holds no tokens; give documents with text")
+    batches = []
+    for start in range(0, len(documents), batch_size):
+        part = documents[start : start + batch_size]
+        lengths = torch.tensor([len(ids) for ids in part])
+        input_ids = torch.zeros(len(part), int(lengths.max()), dtype=torch.int64)
+        for row, ids in enumerate(part):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+        batches.append(TokenBatch(input_ids, lengths))
+    return batches
+
+
+__all__ = ["TokenBatch", "batch_documents"]
