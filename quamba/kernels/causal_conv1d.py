@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None) -> Tensor:
-    """The convolution without its SiLU.
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None, *, silu: bool = False
+) -> Tensor:
+    """The convolution, with its SiLU or without.
 
     With integer values in float32 (codes and weights of 8 bits) every product and sum is exact: at most K 2^14.
 
@@ -17,6 +19,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, context: Tenso
         weight: float32 [C, K].
         bias: float32 [C] or None.
         context: float32 [Bt, K - 1, C], the inputs before the first; None for zeros.
+        silu: apply it.
 
     Returns:
         float32 [Bt, L, C].
@@ -31,7 +34,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, context: Tenso
             # The first `back` outputs reach that far behind the first input.
             reached = min(back, length)
             out[:, :reached].addcmul_(context[:, width - 1 - back : width - 1 - back + reached], taps[-1 - back])
-    return out
+    return torch.nn.functional.silu(out, inplace=True) if silu else out
 
 
 def last_inputs(x: Tensor, lengths: Tensor | None, count: int, context: Tensor | None = None) -> Tensor:

@@ -12,6 +12,8 @@ from quamba.kernels.selective_scan import ScanResult
 
 # Elements of the largest intermediate, [rows, chunks, H, Q, Q] in float32: more leaves the caches.
 _BUFFER_ELEMENTS = 1 << 19
+# Where there are no such caches, memory is the limit.
+_DEVICE_BUFFER_ELEMENTS = 1 << 26
 DEFAULT_CHUNK = 32
 
 
@@ -47,6 +49,8 @@ def chunk_scan(
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     batch, length, nheads, headdim = x.shape
+    if length == 1 and state is not None and stride is None:
+        return _one_token(x, dt, A, B, C, D, state)
     # As many chunks as it takes, of equal size: the last one is hardly ever padded.
     chunk = -(-length // -(-length // chunk_size))
     if stride is not None:
@@ -56,7 +60,8 @@ def chunk_scan(
     final = x.new_zeros(batch, nheads, headdim, B.shape[3]) if state is None else state.clone()
     marks = 0 if stride is None else -(-length // stride)
     checkpoints = x.new_empty(batch, marks, *final.shape[1:]) if marks else None
-    rows = max(1, min(batch, _BUFFER_ELEMENTS // (chunks * nheads * chunk * chunk)))
+    elements = _BUFFER_ELEMENTS if x.device.type == "cpu" else _DEVICE_BUFFER_ELEMENTS
+    rows = max(1, min(batch, elements // (chunks * nheads * chunk * chunk)))
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
         y[part], passed = _scan_rows(x[part], dt[part], A, B[part], C[part], final[part], chunk)
@@ -136,6 +141,13 @@ def chunk_scan_reference(
         h, y = state_update(h, x[:, t], dt[:, t], A, B[:, t], C[:, t], per_group)
         outputs.append(y + skip * x[:, t])
     return ScanResult(y=torch.stack(outputs, dim=1), state=h, checkpoints=None)
+
+
+def _one_token(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> ScanResult:
+    per_group = x.shape[2] // B.shape[2]
+    after, y = state_update(state, x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], per_group)
+    y = y + x[:, 0] * (D if D.ndim == 2 else D[:, None])
+    return ScanResult(y=y[:, None], state=after, checkpoints=None)
 
 
 def state_update(

@@ -41,12 +41,27 @@ def _native(a: Tensor, b: Tensor) -> Tensor:
             # torch returns memory it has not written for an inner dimension of 1 (seen with 2.13).
             a, b = (torch.nn.functional.pad(operand, (0, 1)) for operand in (a, b))
         return torch._int_mm(a, b.t())
-    # cuBLASLt takes more than 16 rows and multiples of 8 only; rows and columns of zeros add nothing.
+    return _by_cublas(a, b)
+
+
+def _by_cublas(a: Tensor, b: Tensor) -> Tensor:
+    # cuBLASLt takes more than 16 rows and multiples of 8 only; rows and columns of zeros add nothing. An
+    # inner dimension of whole 16 bytes keeps every row aligned.
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[0]
-    pad_inner = -inner % 8
-    a = torch.nn.functional.pad(a, (0, pad_inner, 0, max(17 - rows, 0)))
-    b = torch.nn.functional.pad(b, (0, pad_inner, 0, -columns % 8))
+    a = _padded(a, max(17 - rows, 0), -inner % 16)
+    b = _padded(b, -columns % 8, -inner % 16)
     return torch._int_mm(a, b.t())[:rows, :columns]
+
+
+def _padded(operand: Tensor, rows: int, columns: int) -> Tensor:
+    """With zeros below and to the right. It begins, and each row does, where cuBLASLt can read it."""
+    if rows or columns:
+        return torch.nn.functional.pad(operand, (0, columns, 0, rows))
+    return (
+        operand
+        if operand.is_contiguous() and operand.data_ptr() % 16 == 0
+        else operand.clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _in_float32(a: Tensor, b: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 # Elements of a work buffer (float32): three of them fit a 2 MiB cache with room for the operands.
 _BUFFER_ELEMENTS = 1 << 18
+# Where there are no such caches: memory is the limit, and every step is a launch.
+_DEVICE_BUFFER_ELEMENTS = 1 << 26
 # Steps to take at once, at least, where there are rows enough to choose from.
 _STEPS = 4
 
@@ -62,11 +64,14 @@ def selective_scan(
     batch, length, channels = x.shape
     n = A.shape[1]
     y = torch.empty_like(x)
-    h = x.new_zeros(batch, n, channels) if state is None else state.transpose(1, 2).contiguous()
+    # A copy, whatever the layout of what was given: it is written to.
+    before = None if state is None else state.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    h = x.new_zeros(batch, n, channels) if before is None else before
     marks = 0 if stride is None else -(-length // stride)
     checkpoints = x.new_empty(batch, marks, n, channels) if marks else None
     # So few rows at a time that several steps fit the buffers; rows do not know of each other.
-    rows = max(1, min(batch, _BUFFER_ELEMENTS // (_STEPS * n * channels)))
+    elements = _buffer_elements(x.device)
+    rows = max(1, min(batch, elements // (_STEPS * n * channels)))
     rows = -(-batch // -(-batch // rows))
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
@@ -92,7 +97,7 @@ def _scan_rows(
     """Scan a few rows; writes `y` [b, L, E], updates `h` [b, N, E] and fills `checkpoints`."""
     batch, length, channels = x.shape
     n = A.shape[1]
-    steps = max(1, min(length, _BUFFER_ELEMENTS // (batch * n * channels)))
+    steps = max(1, min(length, _buffer_elements(x.device) // (batch * n * channels)))
     decays = x.new_empty(steps, batch, n, channels)
     states = x.new_empty(steps, batch, n, channels)
     At = A.t().contiguous()
@@ -122,6 +127,10 @@ def _scan_rows(
     y.copy_(out.transpose(0, 1))
     if checkpoints is not None and stride is not None and length % stride:
         checkpoints[part, -1] = h
+
+
+def _buffer_elements(device: torch.device) -> int:
+    return _BUFFER_ELEMENTS if device.type == "cpu" else _DEVICE_BUFFER_ELEMENTS
 
 
 def selective_scan_reference(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quamba.kernels.causal_conv1d import causal_conv1d
+from quamba.kernels.ops import causal_conv1d
 from quamba.qtypes import QMAX, QMIN, Activation, QTensor, quantize_int8, scale_of, to_float
 
 
@@ -25,8 +25,7 @@ class CausalConv1d(nn.Module):
 
     def forward(self, x: Activation, context: Tensor | None = None) -> Tensor:
         """[Bt, L, C] to [Bt, L, C]; `context` [Bt, K - 1, C] holds the inputs before."""
-        out = causal_conv1d(to_float(x), self.weight, self.bias, context)
-        return nn.functional.silu(out, inplace=True)
+        return causal_conv1d(to_float(x), self.weight, self.bias, context, silu=True)
 
 
 class QCausalConv1d(nn.Module):

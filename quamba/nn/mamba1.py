@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quamba.kernels.selective_scan import selective_scan
+from quamba.kernels.ops import selective_scan
 from quamba.models.config import ModelConfig
 from quamba.nn.cache import LayerCache
 from quamba.nn.mixer import STATE_STRIDE, Tap, observe_state, remember, state_before, token_mask

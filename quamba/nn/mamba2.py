@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from quamba.kernels.chunk_scan import chunk_scan, state_update
+from quamba.kernels.ops import chunk_scan
 from quamba.models.config import ModelConfig
 from quamba.nn.cache import LayerCache
 from quamba.nn.mixer import STATE_STRIDE, Tap, observe_state, remember, state_before, token_mask
@@ -67,17 +67,12 @@ class Mamba2Mixer(nn.Module):
         A = -torch.exp(values_of(self.A_log))
         D = values_of(self.D)
         skip = D.view(c.nheads, c.headdim) if c.D_has_hdim else D
-        before = state_before(cache)
-        if length == 1 and before is not None and tap is None:
-            state, y = state_update(before, x[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], c.nheads // c.ngroups)
-            y = (y + x[:, 0] * (skip if c.D_has_hdim else skip[:, None]))[:, None]
-        else:
-            stride = None if tap is None else STATE_STRIDE
-            scan = chunk_scan(x, delta, A, B, C, skip, state=before, stride=stride)
-            state, y = scan.state, scan.y
-            if tap is not None:
-                observe_state(tap, scan.checkpoints, lengths)
-        gated: Tensor = self.rotation(self.norm(y.flatten(-2), z))
+        scan = chunk_scan(
+            x, delta, A, B, C, skip, state=state_before(cache), stride=None if tap is None else STATE_STRIDE
+        )
+        if tap is not None:
+            observe_state(tap, scan.checkpoints, lengths)
+        gated: Tensor = self.rotation(self.norm(scan.y.flatten(-2), z))
         if tap is not None:
             conv_in = {"x_conv_in:input": E, "B_conv_in:input": GN, "C_conv_in:input": GN}
             tap({"in_proj:input": u.shape[-1]}, u, lengths)
@@ -85,7 +80,7 @@ class Mamba2Mixer(nn.Module):
             tap({"x_conv_out:input": E, "B_conv_out:input": GN, "C_conv_out:input": GN}, conv, lengths)
             tap({"out_proj:input": E}, gated, lengths)
         if cache is not None:
-            remember(cache, xBC, state, self.state_scale, lengths, c.d_conv - 1)
+            remember(cache, xBC, scan.state, self.state_scale, lengths, c.d_conv - 1)
         out: Tensor = self.out_proj(gated)
         return out
 

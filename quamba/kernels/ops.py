@@ -1,0 +1,140 @@
+"""What the blocks compute with: the one place that chooses an implementation for the device of the tensors.
+
+Elsewhere than on CUDA devices it is the plain PyTorch of this package, which defines the results. On them it is
+mamba-ssm's and causal-conv1d's kernels, and plain PyTorch for what these cannot do, or where they are not installed.
+(`quamba.kernels.int_matmul` needs nothing that torch does not have.)
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from quamba.kernels import causal_conv1d as plain_conv1d
+from quamba.kernels import chunk_scan as plain_chunk_scan
+from quamba.kernels import selective_scan as plain_selective_scan
+from quamba.kernels.fused_chunk_scan import FusedChunkScan
+from quamba.kernels.fused_conv1d import FusedConv1d
+from quamba.kernels.fused_selective_scan import FusedSelectiveScan
+from quamba.kernels.packages import load_functions
+from quamba.kernels.selective_scan import ScanResult
+
+
+class Convolution(Protocol):
+    """As `quamba.kernels.causal_conv1d.causal_conv1d`."""
+
+    def __call__(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None, *, silu: bool = False
+    ) -> Tensor:
+        """[Bt, L, C] to [Bt, L, C]."""
+        ...
+
+
+class Scan(Protocol):
+    """As `quamba.kernels.selective_scan.selective_scan` or `quamba.kernels.chunk_scan.chunk_scan`."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        *,
+        state: Tensor | None = None,
+        stride: int | None = None,
+    ) -> ScanResult:
+        """Run the recurrence over L tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Implementations:
+    """What runs on one type of device.
+
+    Attributes:
+        causal_conv1d: the convolution before the scan.
+        selective_scan: Mamba-1's recurrence.
+        chunk_scan: Mamba-2's.
+    """
+
+    causal_conv1d: Convolution
+    selective_scan: Scan
+    chunk_scan: Scan
+
+
+PLAIN = Implementations(plain_conv1d.causal_conv1d, plain_selective_scan.selective_scan, plain_chunk_scan.chunk_scan)
+
+
+@functools.cache
+def implementations(device_type: str) -> Implementations:
+    """What runs on a type of device; packages for it are imported, or found missing, at the first question.
+
+    Args:
+        device_type: of a torch.device: "cpu", "cuda".
+    """
+    if device_type != "cuda":
+        return PLAIN
+    found, chosen = load_functions(), PLAIN
+    if "causal-conv1d" in found:
+        prefill, update = found["causal-conv1d"]
+        chosen = replace(chosen, causal_conv1d=FusedConv1d(prefill, update))
+    if "mamba-ssm" in found:
+        selective, step, chunked = found["mamba-ssm"]
+        chosen = replace(
+            chosen, selective_scan=FusedSelectiveScan(selective, step), chunk_scan=FusedChunkScan(chunked, step)
+        )
+    return chosen
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None, *, silu: bool = False
+) -> Tensor:
+    """The depthwise causal convolution, with its SiLU or without.
+
+    Args:
+        x: float32 [Bt, L, C].
+        weight: float32 [C, K].
+        bias: float32 [C] or None.
+        context: float32 [Bt, K - 1, C], the inputs before the first; None for zeros.
+        silu: apply it.
+
+    Returns:
+        float32 [Bt, L, C].
+    """
+    return implementations(x.device.type).causal_conv1d(x, weight, bias, context, silu=silu)
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    state: Tensor | None = None,
+    stride: int | None = None,
+) -> ScanResult:
+    """The Mamba-1 recurrence: arguments and result as `quamba.kernels.selective_scan.selective_scan`."""
+    return implementations(x.device.type).selective_scan(x, dt, A, B, C, D, state=state, stride=stride)
+
+
+def chunk_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    state: Tensor | None = None,
+    stride: int | None = None,
+) -> ScanResult:
+    """The Mamba-2 recurrence: arguments and result as `quamba.kernels.chunk_scan.chunk_scan`."""
+    return implementations(x.device.type).chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
+
+
+__all__ = ["PLAIN", "Implementations", "causal_conv1d", "chunk_scan", "implementations", "selective_scan"]
