@@ -131,7 +131,7 @@ class _Run:
 
     def run(self) -> None:
         config = self.config
-        _set_seeds()
+        _fix_arithmetic()
         self.clock.enter("load")
         self.emit(Progressed(ProgressReport("load", 0, 1, "models")))
         bench = self.bench
@@ -260,7 +260,9 @@ def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {name: environment[name] for name in ("qlog_ssm", "git_sha", "git_dirty", "python") if name in environment}
 
 
-def _set_seeds() -> None:
+def _fix_arithmetic() -> None:
+    # Whatever the environment says: a GPU gives the numbers of a CPU.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)

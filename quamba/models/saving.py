@@ -85,6 +85,8 @@ def _write(
     }
     path = directory / CONFIG_FILE
     path.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    # The library that writes tensors makes files for their owner's eyes alone.
+    shutil.copymode(path, weights)
     _sync(path)
     _sync(directory)
     return digest

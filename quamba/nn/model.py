@@ -1,6 +1,7 @@
 """The language model around the mixers: embedding, residual stream, head."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from quamba.models.config import ModelConfig
 from quamba.nn.cache import Cache, LayerCache
 from quamba.nn.embedding import Embedding, QEmbedding
+from quamba.nn.linear import Linear
 from quamba.nn.mixer import Tap
 from quamba.nn.norm import RMSNorm
 
@@ -55,6 +57,15 @@ class MambaLM(nn.Module):
         self.norm_f = norm_f
         self.lm_head = lm_head
         self.residual_rotation: nn.Module = nn.Identity()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Buffers move one by one: what is tied must be tied again.
+        head, embedding = self.lm_head, self.embedding
+        tied = isinstance(head, Linear) and isinstance(embedding, Embedding) and head.weight is embedding.weight
+        module: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
+        if tied:
+            head.weight = embedding.weight
+        return module
 
     def _layers(self) -> Iterator[Layer]:
         for layer in self.layers:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from quamba.errors import DataError, RecipeError
 from quamba.flow.calibrate import Calibration, batch_documents
-from quamba.models.saving import size_bytes
 from quamba.flow.quantize import quantize
 from quamba.flow.recipe import Recipe
 from quamba.flow.sites import SITES
 from quamba.models.loading import LoadedModel, load_model
+from quamba.models.saving import size_bytes
 from quamba.nn.cache import LayerCache
 from quamba.nn.conv import CausalConv1d, QCausalConv1d
 from quamba.nn.linear import Linear, QLinear

@@ -1,0 +1,59 @@
+"""What recipes cost trained models: sizes on disk, and scores against stored expectations."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from quamba.corpora import calibration_documents
+from quamba.flow.artifacts import Artifact
+from quamba.flow.batches import batch_documents
+from quamba.flow.calibrate import Calibration
+from quamba.flow.quantize import convert
+from quamba.models.loading import LoadedModel, load_model
+from quamba.nn.conv import QCausalConv1d
+from quamba.nn.embedding import QEmbedding
+from quamba.nn.linear import QLinear
+from quamba.presets import PRESETS
+from quamba.transforms.rotation import rotate_model
+from tests.quamba.test_reference_scores import model_directory
+
+
+def quantize_and_save(name: str, preset: str, folder: Path, documents: int) -> tuple[LoadedModel, Path]:
+    """A published-style preset on a trained model; the model, quantized, and where it is kept."""
+    loaded = load_model(str(model_directory(name)))
+    recipe = PRESETS[preset].recipe(loaded.config.family)
+    texts = calibration_documents("builtin", documents, None).texts
+    batches = batch_documents(loaded.tokenizer.encode_batch(texts), 8, 512)
+    rotate_model(loaded.model)
+    calibration = Calibration(loaded.model, [recipe], batches, ())
+    for _ in calibration.run():
+        pass
+    for _ in convert(loaded.model, recipe, calibration):
+        pass
+    artifact = Artifact.of(folder, loaded, recipe, {"documents": documents})
+    artifact.save(loaded.model, loaded, recipe, calibration, {"documents": documents}, [], {})
+    return loaded, artifact.path
+
+
+@pytest.mark.long
+@pytest.mark.assets
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["mamba-29m", "mamba2-30m"])
+@pytest.mark.parametrize(("preset", "most"), [("quamba2-w8a8", 0.52), ("quamba2-w4a8", 0.30), ("quamba2-w4a16", 0.30)])
+def test_quantized_parts_are_small_on_disk(name: str, preset: str, most: float, tmp_path: Path) -> None:
+    """Codes and all scales of the quantized layers, embedding and head, against the same weights in half precision."""
+    loaded, path = quantize_and_save(name, preset, tmp_path, documents=4)
+    tensors = load_file(path / "model.safetensors")
+    half = stored = 0
+    for part, module in loaded.model.named_modules():
+        if isinstance(module, QLinear | QEmbedding):
+            half += 2 * module.shape[0] * module.shape[1]
+        elif isinstance(module, QCausalConv1d):
+            half += 2 * (module.codes.numel() + len(module.codes))
+        else:
+            continue
+        prefix = part if part.startswith("lm_head") else f"backbone.{part}"
+        stored += sum(tensor.nbytes for key, tensor in tensors.items() if key.startswith(f"{prefix}."))
+    assert 0.9 * most * half < stored + 0.1 * half
+    assert stored <= most * half
