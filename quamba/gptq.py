@@ -17,8 +17,8 @@ from quamba.qtypes import scale_of
 
 # Columns that are updated one by one; all later ones are updated once for the whole block, by a matrix product.
 BLOCK = 128
-# What is added to a Hessian's diagonal, as a share of its mean. Five times the paper's: on the calibration's own kind of
-# text it is as good, and on other text the quantized model stays nearer to the float one (KL divergence, 30M weights).
+# What is added to a Hessian's diagonal, as a share of its mean. Five times the paper's: on the calibration's own kind
+# of text it is as good, on other text the quantized model stays nearer to the float one (KL divergence, 30M weights).
 DAMP_FRAC = 0.05
 # How often damping is raised tenfold before the Hessian is given up.
 _RETRIES = 3

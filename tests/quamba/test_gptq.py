@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quamba.errors import DataError, ModelError
-from quamba.gptq import Hessian, gptq
+from quamba.gptq import DAMP_FRAC, Hessian, gptq
 from quamba.granularity import SCHEMES, PerGroup, PerTensor, WeightScheme
 from quamba.nn.linear import QLinear
 from quamba.primitives import QuantizedWeight, quantize_weight
@@ -82,7 +82,7 @@ def test_better_than_rounding(scheme: WeightScheme, act_order: bool, shape: tupl
 def reference(w: torch.Tensor, H: torch.Tensor, result: QuantizedWeight) -> torch.Tensor:
     """The codes by definition, in float64: after each channel the inverse of what is left of H is taken anew."""
     w, H = w.double().clone(), H.double()
-    H = H + 0.01 * H.diagonal().mean() * torch.eye(len(H))
+    H = H + DAMP_FRAC * H.diagonal().mean() * torch.eye(len(H))
     size = result.scheme.group_size or len(H)
     codes = torch.empty_like(w)
     for j in range(len(H)):
