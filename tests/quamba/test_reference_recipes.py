@@ -6,17 +6,51 @@ import pytest
 from safetensors.torch import load_file
 
 from quamba.corpora import calibration_documents
+from quamba.evals import perplexity
 from quamba.flow.artifacts import Artifact
 from quamba.flow.batches import batch_documents
 from quamba.flow.calibrate import Calibration
-from quamba.flow.quantize import convert
+from quamba.flow.quantize import convert, quantize
 from quamba.models.loading import LoadedModel, load_model
 from quamba.nn.conv import QCausalConv1d
 from quamba.nn.embedding import QEmbedding
 from quamba.nn.linear import QLinear
 from quamba.presets import PRESETS
+from quamba.reports import PerplexityReport
 from quamba.transforms.rotation import rotate_model
 from tests.quamba.test_reference_scores import model_directory
+
+# Perplexity on the shipped text, 4 windows, calibrated on 16 documents; None: the float model.
+GUTENBERG = {
+    ("mamba-2m", None): 28.906,
+    ("mamba-2m", "quamba1"): 29.059,
+    ("mamba-2m", "quamba2-w8a8"): 29.113,
+    ("mamba-2m", "quamba2-w4a8"): 30.828,
+    ("mamba-2m", "quamba2-w4a16"): 30.554,
+    ("mamba-2m", "quamba2-w4ax"): 30.684,
+    ("mamba2-4m", None): 28.066,
+    ("mamba2-4m", "quamba1"): 28.177,
+    ("mamba2-4m", "quamba2-w8a8"): 28.183,
+    ("mamba2-4m", "quamba2-w4a8"): 29.017,
+    ("mamba2-4m", "quamba2-w4a16"): 28.878,
+    ("mamba2-4m", "quamba2-w4ax"): 28.801,
+}
+
+
+@pytest.mark.parametrize(("name", "preset"), GUTENBERG)
+def test_a_preset_costs_no_more_than_it_did(name: str, preset: str | None) -> None:
+    """Perplexity within 0.8 % of what is stored."""
+    loaded = load_model(str(model_directory(name)))
+    if preset is not None:
+        layers = loaded.config.n_layer
+        hybrid = tuple("W4A8" if i % 2 else "W4A16" for i in range(layers)) if PRESETS[preset].is_hybrid else None
+        recipe = PRESETS[preset].recipe(loaded.config.family, hybrid=hybrid)
+        texts = calibration_documents("builtin", 16, None).texts
+        for _ in quantize(loaded.model, recipe, batch_documents(loaded.tokenizer.encode_batch(texts), 16, 512)):
+            pass
+    *_, report = perplexity(loaded, "gutenberg", batch_size=4, max_windows=4)
+    assert isinstance(report, PerplexityReport)
+    assert report.perplexity == pytest.approx(GUTENBERG[name, preset], rel=0.008)
 
 
 def quantize_and_save(name: str, preset: str, folder: Path, documents: int) -> tuple[LoadedModel, Path]:
