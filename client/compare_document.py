@@ -9,7 +9,7 @@ from client.columns import COLUMNS, config_text, experiment_data
 from client.comparisons import Cell, Comparison, ConfigRow, MetricCell, MetricRow, TensorRow
 from client.documents import Column, Flat, Note, Output, Row, Section, Table
 from client.labels import label
-from client.tensor_tables import interval_text, range_of
+from client.tensor_tables import interval_text, range_of, user_keys
 from client.text import as_text, escape, fixed, number, percent, signed, size
 from client.values import Experiment, Record
 
@@ -45,8 +45,27 @@ def _sections(comparison: Comparison, everything: bool) -> Iterator[Section]:
         headings = ("range_before", "range_after", "range_reduction")
         columns = (Column(label(heading), True, group=name) for name in names for heading in headings)
         yield Table((Column(label("tensor")), *columns), tensors, label("activation_statistics"))
+    yield from _user_tables(comparison, names, everything)
     if not config and not results and not tensors:
         yield Note(label("no_differences"))
+
+
+def _user_tables(comparison: Comparison, names: Sequence[str], everything: bool) -> Iterator[Table]:
+    """Statistics of the user's own: a column for each of them and each experiment."""
+    shown = [row for row in comparison.tensors if everything or row.differs]
+    keys = user_keys(tensor for row in shown for tensor in row.cells if tensor is not None)
+    rows = []
+    for row in shown:
+        if any(tensor is not None and not set(keys).isdisjoint(tensor) for tensor in row.cells):
+            told = [tuple(_user_text(tensor, key) for key in keys) for tensor in row.cells]
+            rows.append(Row((escape(row.name), *chain.from_iterable(told)), marked=len(set(told)) > 1))
+    if rows:
+        columns = (Column(escape(key), True, group=name) for name in names for key in keys)
+        yield Table((Column(label("tensor")), *columns), tuple(rows), label("user_statistics"))
+
+
+def _user_text(tensor: Record | None, key: str) -> str:
+    return label("absent") if tensor is None else as_text(tensor.get(key))
 
 
 def _config_row(row: ConfigRow) -> Row:
@@ -151,8 +170,9 @@ def _flat(comparison: Comparison) -> Flat:
         values = (cell.value for cell in metric.cells)
         compared = (getattr(cell, kind) for cell in metric.cells[1:] for kind in kinds)
         rows.append(("results", metric.name, metric.differs, *values, *compared))
+    own = user_keys(cell for tensor in comparison.tensors for cell in tensor.cells if cell is not None)
     for tensor in comparison.tensors:
-        for key in (*_RANGES, "range_reduction"):
+        for key in (*_RANGES, "range_reduction", *own):
             values = (_plain(cell, key) for cell in tensor.cells)
             rows.append(("tensors", f"{tensor.name} {key}", tensor.differs, *values, *empty))
     return Flat(("section", "name", "differs", *names, *more), rows)

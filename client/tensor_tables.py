@@ -1,6 +1,6 @@
 """The statistics of an experiment's tensors as tables."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from client.documents import Column, Row, Table
@@ -87,9 +87,14 @@ def reorder_table(tensors: Mapping[str, Any]) -> Iterator[Table]:
 def user_table(tensors: Mapping[str, Any]) -> Iterator[Table]:
     """Statistics of the user's own: whatever else the tensors have."""
     told = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Mapping) and set(tensor) - _KNOWN}
-    keys = dict.fromkeys(key for tensor in told.values() for key in tensor if key not in _KNOWN)
+    keys = user_keys(told.values())
     if keys:
         yield _table(label("user_statistics"), told, [(escape(key), _value(key)) for key in keys])
+
+
+def user_keys(tensors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of statistics that are not the program's own, in the order in which they come."""
+    return list(dict.fromkeys(key for tensor in tensors for key in tensor if key not in _KNOWN))
 
 
 def _value(key: str) -> Callable[[Mapping[str, Any]], str]:
@@ -106,4 +111,4 @@ def _table(
     return Table(headings, tuple(rows), title)
 
 
-__all__ = ["interval_text", "range_of", "reorder_table", "tensor_tables", "user_table"]
+__all__ = ["interval_text", "range_of", "reorder_table", "tensor_tables", "user_keys", "user_table"]

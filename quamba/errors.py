@@ -5,6 +5,7 @@
     ├── RecipeError     a combination of options that cannot be built
     ├── DataError       calibration or evaluation data cannot be read
     ├── SaveError       a quantized model cannot be written
+    ├── StatisticError  a statistic of the user's own cannot be registered
     ├── TaskError       an evaluation task is unknown or cannot be run
     └── DeviceError     the device asked for is not there
 
@@ -32,6 +33,10 @@ class SaveError(QuambaError):
     """A quantized model cannot be written."""
 
 
+class StatisticError(QuambaError):
+    """A statistic of the user's own cannot be registered."""
+
+
 class TaskError(QuambaError):
     """An evaluation task is unknown or cannot be run."""
 
@@ -40,4 +45,13 @@ class DeviceError(QuambaError):
     """The device asked for is not there."""
 
 
-__all__ = ["DataError", "DeviceError", "ModelError", "QuambaError", "RecipeError", "SaveError", "TaskError"]
+__all__ = [
+    "DataError",
+    "DeviceError",
+    "ModelError",
+    "QuambaError",
+    "RecipeError",
+    "SaveError",
+    "StatisticError",
+    "TaskError",
+]

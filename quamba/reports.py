@@ -121,7 +121,7 @@ class LayerReport:
         sqnr_db: 10 log10(sum x^2 / sum (x - dequantize(quantize(x)))^2); what clipping costs is summed over all
             elements, what rounding costs over the same sample.
         saturated_ratio: elements that quantize to the first or the last code / elements, over the same sample.
-        statistics: registered statistics of the user's own, by name.
+        statistics: those of the user's own, by name (`quamba.statistics`).
         reorder: what grouping and reordering did to the range; None where they were not asked for. `after`, `scale` and
             the shares are then those of groups, `after` and `scale` of the widest one.
     """

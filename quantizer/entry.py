@@ -1,5 +1,6 @@
 """The command line of the quantizer: parse, one call, one translation of what went wrong."""
 
+import logging
 import os
 import shlex
 import sys
@@ -15,6 +16,7 @@ from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
 from quantizer.settings import Settings, settings_options
+from quantizer.statistics import files_of, load, statistics_option
 
 # gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -42,9 +44,10 @@ cli.add_command(generate)
 
 @cli.command(cls=SpecCommand, context_settings=_CONTEXT)
 @settings_options
+@statistics_option
 @spec_options
 @click.pass_context
-def run(context: click.Context, /, **options: Any) -> None:
+def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -> None:
     """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
 
     MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
@@ -60,6 +63,7 @@ def run(context: click.Context, /, **options: Any) -> None:
 
     settings = Settings.of(context)
     config = config_of(spec_from_options(options))
+    load(files_of(statistics))
     # Torch is loaded from here on.
     from quantizer.local_run import run_here
 
@@ -86,8 +90,17 @@ def run(context: click.Context, /, **options: Any) -> None:
     metavar="LIST",
     help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
 )
+@statistics_option
 @click.pass_context
-def serve(context: click.Context, host: str, port: int, model_root: Path, devices: str, insecure: bool) -> None:
+def serve(
+    context: click.Context,
+    host: str,
+    port: int,
+    model_root: Path,
+    devices: str,
+    statistics: Sequence[Path],
+    insecure: bool,
+) -> None:
     """Take experiments as jobs over gRPC and run them on this machine's devices.
 
     \b
@@ -98,6 +111,7 @@ def serve(context: click.Context, host: str, port: int, model_root: Path, device
     from quantizer.serve import ServeOptions, serve_until_stopped
 
     settings = Settings.of(context)
+    load(files_of(statistics))
     serve_until_stopped(ServeOptions(host, port, model_root, devices, insecure), settings)
 
 
@@ -140,6 +154,8 @@ _EXTRA_MODULES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hu
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are one line each, on standard error."""
+    # What the library warns of.
+    logging.basicConfig(format="quantizer: warning: %(message)s", level=logging.WARNING)
     try:
         context = cli.make_context("quantizer", list(arguments))
         context.meta["arguments"] = list(arguments)

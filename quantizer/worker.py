@@ -21,6 +21,7 @@ from quantizer.environment import describe
 from quantizer.errors import ExperimentCancelledError, QuantizerError
 from quantizer.events import ExperimentEvent, JobEvent, LayerMeasured, LogLine
 from quantizer.outcome import Outcome
+from quantizer.statistics import files_of, load
 
 MOST_LINE = 4000
 # How it ends on SIGTERM: as SIGTERM would end it, but in order.
@@ -132,6 +133,7 @@ def work(connection: "Connection[FromWorker, ToWorker]") -> None:
     # Torch is loaded here, before a job waits for it.
     from quantizer.runner import run_experiment
 
+    load(files_of(()))  # The service has looked whether they can be.
     while (start := pipe.next_job()) is not None:
 
         def emit(event: ExperimentEvent, *, verbose: bool = start.config.verbose) -> None:

@@ -11,6 +11,7 @@ from quamba.observers.clipping import Clipping
 from quamba.observers.observer import Observer
 from quamba.qtypes import QMAX, QMIN, scale_of
 from quamba.reports import LayerReport
+from quamba.statistics import WatchedTensor, measure
 
 
 def report(
@@ -34,6 +35,7 @@ def report(
     clip = observer.clip(clipping) if channel_clips is None else float(channel_clips.max())
     sample = observer.sample.values()
     mean, square = observer.moments()
+    std, scale = max(0.0, square - mean * mean) ** 0.5, float(scale_of(clip))
     loss = Loss.of(observer, clip) if channel_clips is None else Loss.of_channels(observer, channel_clips)
     return LayerReport(
         name=name,
@@ -44,15 +46,30 @@ def report(
         measured_clipped_ratio=loss.clipped,
         count=observer.count,
         absmax=max(-before.min, before.max),
-        scale=float(scale_of(clip)),
+        scale=scale,
         bits=bits,
         observer=clipping.kind,
         mean=mean,
-        std=max(0.0, square - mean * mean) ** 0.5,
+        std=std,
         median=float(sample.median()),
         p99=float(torch.quantile(sample[: 1 << 24], 0.99)),
         sqnr_db=decibels(square, loss.noise),
         saturated_ratio=loss.saturated,
+        statistics=measure(
+            WatchedTensor(
+                name=name,
+                sample=sample,
+                count=observer.count,
+                min=before.min,
+                max=before.max,
+                mean=mean,
+                std=std,
+                clip=clip,
+                scale=scale,
+                bits=bits,
+                percentile_alpha=clipping.percentile_alpha,
+            )
+        ),
     )
 
 
