@@ -581,10 +581,8 @@ def test_the_store_tells_what_it_is(client, log_dir):
 
 
 def test_what_is_not_there_yet_says_so(client):
-    """Import and annotation are UNIMPLEMENTED with a sentence."""
+    """Import is UNIMPLEMENTED with a sentence."""
     code = grpc.StatusCode.UNIMPLEMENTED
-    call = client.stub.AnnotateExperiment
-    assert "not supported yet" in refused(call, wire.AnnotateExperimentRequest(ref="0"), code=code)[0]
     call = client.stub.ImportExperiments
     assert "not supported yet" in refused(call, iter([wire.ImportExperimentsRequest()]), code=code)[0]
 
