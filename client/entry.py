@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "compare": "compare",
     "watch": "watch",
+    "export": "export",
+    "import": "import_",
     "submit": "submit",
     "jobs": "jobs",
     "cancel": "cancel",

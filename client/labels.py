@@ -79,6 +79,10 @@ LABELS: Mapping[str, str] = {
     "absent": "(none)",
     "ended": "ended",
     "unquantized": "unquantized",
+    # an import
+    "imported": "imported",
+    "already_present": "already present",
+    "rejected": "rejected",
     # jobs
     "job": "job",
     "experiment_of_job": "experiment",
