@@ -187,6 +187,18 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             read_only=self._store.read_only,
         )
 
+    def CheckStore(
+        self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.CheckStoreResponse]:
+        """Not supported yet."""
+        raise UnsupportedError("checking the store is not supported yet")
+
+    def BackupStore(
+        self, _request: collector_pb2.BackupStoreRequest, _context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.BackupStoreResponse]:
+        """Not supported yet."""
+        raise UnsupportedError("copying the store is not supported yet")
+
     def _view(self, item: Entry | str, *, full: bool) -> pb.Experiment:
         if isinstance(item, Entry):
             return self._views.of_entry(item, full=full)
