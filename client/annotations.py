@@ -1,6 +1,10 @@
 """What people say of an experiment after it has ended: tags, a note, an archive mark."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from client.values import Experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +29,16 @@ class Annotation:
         return not self.add_tags and not self.remove_tags and self.note is None and self.archived is None
 
 
-__all__ = ["Annotation"]
+def annotations_of(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    """What is said of an experiment, by name; nothing where nothing is."""
+    if experiment.tags:
+        yield "tags", list(experiment.tags)
+    if experiment.note:
+        yield "note", experiment.note
+    if experiment.archived:
+        yield "archived", True
+    if experiment.amended:
+        yield "amended", True
+
+
+__all__ = ["Annotation", "annotations_of"]

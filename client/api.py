@@ -14,6 +14,8 @@ from client.values import Experiment, ExperimentPage
 
 if TYPE_CHECKING:
     from client.annotations import Annotation
+    from client.backup import BackupChunk
+    from client.checks import CheckReport
     from client.comparisons import Comparison
     from client.events import WatchBatch
     from client.imports import ImportReport
@@ -188,6 +190,32 @@ class CollectorApi(_Api):
             archived=annotation.archived,
         )
         return wire.experiment_from(self._call(self._stub.AnnotateExperiment, request).experiment)
+
+    def check(self) -> "CheckReport":
+        """Have the store checked, every line of every file.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from client.checks import CheckReport, counts_from, finding_from
+
+        findings, counts = [], {}
+        for response in self._stream(self._stub.CheckStore, pb.CheckStoreRequest()):
+            findings += [finding_from(finding) for finding in response.findings]
+            if response.HasField("summary"):
+                counts = counts_from(response.summary)
+        return CheckReport(tuple(findings), counts)
+
+    def backup(self) -> "Iterator[BackupChunk]":
+        """The files of the store as of one moment, one after the other.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from client.backup import BackupChunk
+
+        for response in self._stream(self._stub.BackupStore, pb.BackupStoreRequest()):
+            yield BackupChunk(response.file, response.offset, response.chunk, response.size_bytes)
 
     def running(self) -> int:
         """How many experiments have not ended.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
+from client.annotations import annotations_of
 from client.row_spool import Kind
 from client.values import Experiment
 
@@ -40,6 +41,9 @@ COLUMNS: Mapping[TableName, Mapping[str, Kind]] = {
         "reorder_summary.enabled": Kind.BOOL,
         "reorder_summary.avg_range_reduction": Kind.DOUBLE,
         "reorder_summary.total_layers": Kind.INT,
+        "tags": Kind.TEXT,
+        "note": Kind.TEXT,
+        "archived": Kind.BOOL,
     },
     TableName.LAYERS: {
         **_ABOUT,
@@ -69,7 +73,7 @@ def rows_of(experiment: Experiment, table: TableName) -> Iterator[dict[str, Any]
     }
     if table is TableName.EXPERIMENTS:
         record["status"] = experiment.status or None
-        yield {**about, **dict(_leaves(record))}
+        yield {**about, **dict(_leaves(record)), **dict(annotations_of(experiment))}
         return
     config = dict(_leaves({"config": record.get("config")}))
     shared = {**about, **{name: config.get(name) for name in _CONFIG}}

@@ -20,6 +20,7 @@ def import_report_from(response: Any) -> ImportReport:
         imported=response.imported,
         already_present=response.already_present,
         rejected=response.rejected,
+        reasons=tuple(f"line {rejection.line}: {rejection.reason}" for rejection in response.rejections),
     )
 
 

@@ -19,13 +19,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the file cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory: name a file")
+    if path.exists() and not path.is_file():
         with path.open("wb") as device:
             yield device
         return
-    if target.is_dir():
-        raise OutputError(f"{path} is a directory: name a file")
+    target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         file = part.open("xb")
