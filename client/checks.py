@@ -16,8 +16,8 @@ class Finding:
 
     Attributes:
         kind: such as "corrupt_line".
-        severity: "notice": nothing is wrong now; "warning": nothing acknowledged is known to be lost; "error": something
-            that was stored cannot be read.
+        severity: "notice": nothing is wrong now; "warning": nothing acknowledged is known to be lost; "error":
+            something that was stored cannot be read.
         file: its name in the log directory.
         offset: in bytes; None where it concerns a whole file.
         number: of the line; None where it is none of the log.

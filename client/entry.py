@@ -75,7 +75,7 @@ class _Commands(click.Group):
 @partial(shared_options, environment=True)
 @version_option("qlog")
 def cli() -> None:
-    """List, show, compare and watch quantization experiments; submit and cancel jobs.
+    """List, show, compare and watch quantization experiments; take care of their log; submit and cancel jobs.
 
     The options below, but for --version, are accepted before and after the command.
     """

@@ -131,6 +131,8 @@ def _similar(ctx: click.Context, wanted: str) -> list[str]:
 def answer(output: Output, settings: Settings) -> None:
     """Write an answer to the standard output in the form that was asked for."""
     write(output, settings.form, sys.stdout)
+    # What is said afterwards, on the standard error, comes after it.
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
