@@ -1,5 +1,6 @@
 """The options and arguments that commands share, and how their answers are written."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from click.core import ParameterSource
 from qlog.v1.addresses import ADDRESS_FORM, is_address
 
 from client.documents import Output
+from client.labels import LANGUAGES, language_of, speak
 from client.render import Format, write
 from client.settings import (
     DEFAULT_LOG_DIR,
@@ -82,6 +84,14 @@ def shared_options(command: _Command, *, environment: bool = False, own_format: 
             help=f"The quantizer that runs jobs (QLOG_QUANTIZER).  [default: {DEFAULT_QUANTIZER}]",
         ),
         click.option(
+            "--lang",
+            type=click.Choice(LANGUAGES),
+            envvar="QLOG_LANG" if environment else None,
+            callback=_remember,
+            expose_value=False,
+            help="The language of tables (QLOG_LANG).  [default: that of the locale, else en]",
+        ),
+        click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True, max=86400),
             metavar="SECONDS",
@@ -106,6 +116,8 @@ def settings_of(ctx: click.Context) -> Settings:
     """The settings for what was typed so far."""
     remembered: Mapping[str, Mapping[str, object]] = ctx.ensure_object(dict)
     settings = settings_from(remembered.get("given", {}), remembered.get("environment", {}))
+    both = {**remembered.get("environment", {}), **remembered.get("given", {})}
+    speak(str(both.get("lang") or language_of(os.environ)))
     if {"collector", "log_dir"} <= set(remembered.get("given", {})):
         note("--log_dir is not used where --collector names a server")
     return settings
