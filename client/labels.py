@@ -79,6 +79,22 @@ LABELS: Mapping[str, str] = {
     "absent": "(none)",
     "ended": "ended",
     "unquantized": "unquantized",
+    "tags": "tags",
+    "note": "note",
+    "archived": "archived",
+    "amended": "completed later",
+    # a check
+    "findings": "Findings",
+    "no_damage": "no damage",
+    "severity": "severity",
+    "kind": "kind",
+    "file": "file",
+    "offset": "offset",
+    "message": "message",
+    # an import
+    "imported": "imported",
+    "already_present": "already present",
+    "rejected": "rejected",
     # jobs
     "job": "job",
     "experiment_of_job": "experiment",

@@ -47,8 +47,14 @@ def _remember_address(ctx: click.Context, param: click.Parameter, value: str | N
     _remember(ctx, param, value)
 
 
-def shared_options(command: _Command, *, environment: bool = False) -> _Command:
-    """Decorate a command with the options that every command has; `environment`: with their variables."""
+def shared_options(command: _Command, *, environment: bool = False, own_format: bool = False) -> _Command:
+    """Decorate a command with the options that every command has.
+
+    Args:
+        command: to decorate.
+        environment: with their variables.
+        own_format: the command has a --format of its own.
+    """
     options = (
         click.option(
             "--collector",
@@ -76,13 +82,6 @@ def shared_options(command: _Command, *, environment: bool = False) -> _Command:
             help=f"The quantizer that runs jobs (QLOG_QUANTIZER).  [default: {DEFAULT_QUANTIZER}]",
         ),
         click.option(
-            "--format",
-            type=click.Choice([form.value for form in Format]),
-            callback=_remember,
-            expose_value=False,
-            help=f"How the answer is written.  [default: {Format.TABLE.value}]",
-        ),
-        click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True, max=86400),
             metavar="SECONDS",
@@ -90,8 +89,15 @@ def shared_options(command: _Command, *, environment: bool = False) -> _Command:
             expose_value=False,
             help=f"How long to wait for each answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
         ),
+        click.option(
+            "--format",
+            type=click.Choice([form.value for form in Format]),
+            callback=_remember,
+            expose_value=False,
+            help=f"How the answer is written.  [default: {Format.TABLE.value}]",
+        ),
     )
-    for option in reversed(options):
+    for option in reversed(options[:-1] if own_format else options):
         command = option(command)
     return command
 
@@ -125,6 +131,8 @@ def _similar(ctx: click.Context, wanted: str) -> list[str]:
 def answer(output: Output, settings: Settings) -> None:
     """Write an answer to the standard output in the form that was asked for."""
     write(output, settings.form, sys.stdout)
+    # What is said afterwards, on the standard error, comes after it.
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:

@@ -1,10 +1,12 @@
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -40,7 +42,8 @@ def test_the_examples_in_the_help_are_commands(verb: str) -> None:
     examples = re.findall(rf"qlog (?:--\S+ \S+ )?{verb} ?([^|\n]*)", command.epilog)
     assert examples
     for example in examples:
-        command.make_context(verb, example.split(), resilient_parsing=False)
+        words = list(takewhile(lambda word: word != ">", shlex.split(example)))
+        command.make_context(verb, words, resilient_parsing=False)
 
 
 def test_the_program_explains_itself(qlog: Qlog) -> None:
