@@ -16,6 +16,7 @@ from collector.append import Appender
 from collector.compare import compare
 from collector.errors import InvalidRequestError, ResponseTooLargeError, UnsupportedError
 from collector.follow import Follower, Link
+from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import (
     ListQuery,
@@ -162,10 +163,20 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             place += len(chunk)
 
     def ImportExperiments(
-        self, _requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
+        self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
     ) -> collector_pb2.ImportExperimentsResponse:
-        """Not supported yet."""
-        raise UnsupportedError("importing experiments is not supported yet")
+        """Take in lines of other stores; on disk when it is answered."""
+        tally = Tally()
+        for group in candidates((request.chunk for request in requests), tally):
+            self._gate.check()
+            self._store.take_in(group, tally)
+        rejections = [collector_pb2.ImportRejection(line=place, reason=reason) for place, reason in tally.rejections]
+        return collector_pb2.ImportExperimentsResponse(
+            imported=tally.imported,
+            already_present=tally.already_present,
+            rejected=tally.rejected,
+            rejections=rejections,
+        )
 
     def AnnotateExperiment(
         self, request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext

@@ -46,6 +46,7 @@ from collector.errors import (
     StoreAccessError,
 )
 from collector.files import FileLayer
+from collector.importing import Candidate, Tally, digest_of
 from collector.index import Entry, Index, MemoryIndex, entry_from_line, entry_from_record
 from collector.inflight import Inflight
 from collector.ingest import Ingest
@@ -209,6 +210,53 @@ class Store:
             subject: Subject = {"experiment_id": found} if isinstance(found, str) else self._subject(found)
             self._show(self.meta.annotate(subject, after, _now()))
         self.watchers.changed()
+
+    def take_in(self, group: list[Candidate], tally: Tally) -> None:
+        """Append lines of another store that are not here yet; on disk when this returns.
+
+        Raises:
+            ReadOnlyError: the store was opened for reading only.
+            RetryError: none of these could be written.
+        """
+        if self._ingest is None:
+            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no experiments")
+        with self._log_lock:
+            self._log.settle()
+            self._index_new_lines()
+            running = self._ingest.running()
+            digests = self._digests() if any(not item.experiment_id for item in group) else set()
+            fresh: dict[str | bytes, Candidate] = {}
+            present = 0
+            for item in group:
+                key = item.experiment_id or item.digest
+                if item.experiment_id in running:
+                    tally.reject(item.place, f"experiment {item.experiment_id} is running here")
+                elif key in fresh or key in digests or self._index.by_id(item.experiment_id) is not None:
+                    present += 1
+                else:
+                    fresh[key] = item
+            first = self._index.count()
+            if fresh:
+                self._log.append(b"".join(item.text for item in fresh.values()))
+                self._index_new_lines()
+            tally.imported += len(fresh)
+            tally.already_present += present
+            for number, item in enumerate(fresh.values(), first):
+                entry = self._index.by_number(number)
+                if item.annotation != Annotation() and entry is not None:
+                    self._show(self.meta.annotate(self._subject(entry), item.annotation, _now()))
+            if self.meta.early:
+                self._take_in_meta()
+        self.watchers.changed()
+
+    def _digests(self) -> set[bytes]:
+        """Of all lines without an id."""
+        found: set[bytes] = set()
+        for start in range(0, self._index.count(), 1000):
+            for entry in self._index.page(start, 1000, descending=False):
+                if not entry.experiment_id and not entry.corrupt:
+                    found.add(digest_of(self._log.read(entry.offset, entry.length)))
+        return found
 
     def annotation(self, found: Entry | str) -> Annotation:
         """What is said of an experiment."""

@@ -581,10 +581,11 @@ def test_the_store_tells_what_it_is(client, log_dir):
 
 
 def test_what_is_not_there_yet_says_so(client):
-    """Import is UNIMPLEMENTED with a sentence."""
+    """A check of the store is UNIMPLEMENTED with a sentence."""
+    request = wire.CheckStoreRequest()
+    call = client.stub.CheckStore
     code = grpc.StatusCode.UNIMPLEMENTED
-    call = client.stub.ImportExperiments
-    assert "not supported yet" in refused(call, iter([wire.ImportExperimentsRequest()]), code=code)[0]
+    assert "not supported yet" in refused(lambda: list(call(request, timeout=10)), code=code)[0]
 
 
 def test_a_read_only_store_takes_no_experiments(log_dir):
