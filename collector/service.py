@@ -14,8 +14,9 @@ from collector import limits
 from collector.annotate import change_from_request
 from collector.append import Appender
 from collector.compare import compare
-from collector.errors import InvalidRequestError, ResponseTooLargeError, UnsupportedError
+from collector.errors import InvalidRequestError, ResponseTooLargeError
 from collector.follow import Follower, Link
+from collector.fsck import Checked
 from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import (
@@ -213,8 +214,32 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
     def CheckStore(
         self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.CheckStoreResponse]:
-        """Not supported yet."""
-        raise UnsupportedError("checking the store is not supported yet")
+        """Read every line of every file, and tell what is wrong."""
+        checked = Checked()
+        for found in self._store.check(checked):
+            self._gate.check()
+            checked.counts[found.severity] += 1
+            finding = collector_pb2.Finding(
+                kind=f"FINDING_KIND_{found.kind}",
+                severity=f"FINDING_SEVERITY_{found.severity}",
+                file=found.file,
+                offset=found.offset,
+                number=found.number,
+                experiment_id=found.experiment_id,
+                message=found.message,
+            )
+            yield collector_pb2.CheckStoreResponse(findings=[finding])
+        summary = collector_pb2.CheckSummary(
+            lines=checked.lines,
+            verified_lines=checked.verified_lines,
+            meta_lines=checked.meta_lines,
+            running=checked.running,
+            bytes=checked.bytes,
+            notices=checked.counts["NOTICE"],
+            warnings=checked.counts["WARNING"],
+            errors=checked.counts["ERROR"],
+        )
+        yield collector_pb2.CheckStoreResponse(summary=summary)
 
     def BackupStore(
         self, _request: collector_pb2.BackupStoreRequest, _context: grpc.ServicerContext

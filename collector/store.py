@@ -46,6 +46,7 @@ from collector.errors import (
     StoreAccessError,
 )
 from collector.files import FileLayer
+from collector.fsck import Checked, Finding, check_events, check_log, check_meta, check_set_aside
 from collector.importing import Candidate, Tally, digest_of
 from collector.index import Entry, Index, MemoryIndex, entry_from_line, entry_from_record
 from collector.inflight import Inflight
@@ -257,6 +258,28 @@ class Store:
                 if not entry.experiment_id and not entry.corrupt:
                     found.add(digest_of(self._log.read(entry.offset, entry.length)))
         return found
+
+    def check(self, checked: Checked) -> Iterator[Finding]:
+        """Read everything that is committed now, and tell what is wrong: see `collector.fsck`."""
+        self.refresh()
+        meta_size, log_size, count = self.meta.size, self._log.committed, self._index.count()
+        directory = self.path.parent
+        if log_size:
+            yield from check_log(self.path, log_size, checked)
+        if checked.lines != count and log_size == self._log.committed:
+            message = f"{count} lines are served, {checked.lines} are in the file: restart the collector"
+            yield Finding("INDEX_DISAGREES", "ERROR", LOG_NAME, message)
+        if meta_size:
+            yield from check_meta(directory / META_NAME, meta_size, self._is_known, checked)
+        if self.read_only and self._log.size() > log_size:
+            message = "bytes behind the last newline, never acknowledged: set aside when the store is next written"
+            yield Finding("TORN_TAIL", "WARNING", LOG_NAME, message, log_size)
+        checked.running = len(self.running())
+        yield from check_events(directory / INFLIGHT_NAME, checked)
+        yield from check_set_aside(directory)
+
+    def _is_known(self, subject: Subject) -> bool:
+        return self._place(subject) is not None or str(subject.get("experiment_id")) in self.running()
 
     def annotation(self, found: Entry | str) -> Annotation:
         """What is said of an experiment."""

@@ -580,14 +580,6 @@ def test_the_store_tells_what_it_is(client, log_dir):
     assert info.open_time.seconds > 0
 
 
-def test_what_is_not_there_yet_says_so(client):
-    """A check of the store is UNIMPLEMENTED with a sentence."""
-    request = wire.CheckStoreRequest()
-    call = client.stub.CheckStore
-    code = grpc.StatusCode.UNIMPLEMENTED
-    assert "not supported yet" in refused(lambda: list(call(request, timeout=10)), code=code)[0]
-
-
 def test_a_read_only_store_takes_no_experiments(log_dir):
     """FAILED_PRECONDITION, and everything else works."""
     with serving(log_dir) as client:
