@@ -115,9 +115,9 @@ def _reachable(holder: Holder) -> bool:
 
 def _serve(log_dir: Path, *, read_only: bool, allow_network_fs: bool) -> LocalCollector:
     # Imported here: whoever finds another's collector needs none of it.
-    from collector.fold import CODEC
     from qlog.v1.serving.listening import Listening
 
+    from collector.fold import CODEC
     from collector.server import Server
     from collector.store import open_store
 

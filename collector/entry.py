@@ -77,13 +77,16 @@ def serve(group_log_dir: str | None, log_dir: str | None, allow_network_fs: bool
     except ListeningError as error:
         raise ListenError(str(error)) from None
     directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
-    _serve(where, directory, allow_network_fs=allow_network_fs)
+    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
+    # instructions of this thread, where it can take no lock.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    try:
+        _serve(where, directory, allow_network_fs=allow_network_fs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool) -> None:
-    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
-    # instructions of this thread, where it can take no lock.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     from qlog.v1.serving.access import TokenAccess
 
     from collector.fold import CODEC

@@ -8,7 +8,6 @@ client certificates with that common name. Empty lines, and those that begin wit
 import hashlib
 import hmac
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,7 +206,7 @@ def _find(entries: Iterable[_Entry], token: str) -> Identity | None:
 
 def _mark(path: Path) -> tuple[int, ...]:
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return ()
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)

@@ -1,8 +1,8 @@
 """The outermost interceptor of both servers: no call reaches its handler unknown, unread or untold.
 
 A call is refused before its request is even parsed where its sender may not make it; what cannot be parsed is the
-sender's mistake (INVALID_ARGUMENT), not ours; what nobody foresaw is INTERNAL with an incident's number, and its text is
-in the log alone. However a call ends, the observers are told: audit lines, metrics.
+sender's mistake (INVALID_ARGUMENT), not ours; what nobody foresaw is INTERNAL with an incident's number, and its text
+is in the log alone. However a call ends, the observers are told: audit lines, metrics.
 """
 
 import logging
@@ -68,11 +68,14 @@ class Observer(Protocol):
         """It is over."""
 
 
+_UNKNOWN = Identity("unknown", frozenset())
+
+
 @dataclass(slots=True)
 class _Ticket:
     """What becomes known of a call while it lasts."""
 
-    identity: Identity = Identity("unknown", frozenset())
+    identity: Identity = _UNKNOWN
     subjects: dict[str, None] = field(default_factory=dict)
     requests: int = 0
     events: int = 0
