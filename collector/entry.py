@@ -63,7 +63,7 @@ A reader queries, a writer appends, an admin does everything."""
     help="Keep the store on a network file system, whose locks and syncs cannot be relied on.",
 )
 @click.pass_obj
-def serve(group_log_dir: str | None, log_dir: str | None, allow_network_fs: bool, **listening: Any) -> None:
+def serve(group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: bool, **listening: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
     # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

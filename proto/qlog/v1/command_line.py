@@ -58,7 +58,7 @@ def listen_options(port: int) -> Callable[[_Command], _Command]:
             "--token_file",
             "--token-file",
             metavar="FILE",
-            help="Tokens that clients have to send, a line each: ROLES NAME TOKEN, with reader, writer, admin as roles.",
+            help="Tokens that clients have to send, a line each: ROLES NAME TOKEN; reader, writer, admin.",
         ),
     )
 
