@@ -32,6 +32,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.LockedError: (code_pb2.FAILED_PRECONDITION, "STORE_LOCKED"),
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
+    errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),
     errors.NotFoundError: (code_pb2.NOT_FOUND, "EXPERIMENT_NOT_FOUND"),

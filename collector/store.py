@@ -131,10 +131,10 @@ class Store:
         if self._lock is not None:
             self._lock.release()
 
-    def announce(self, endpoint: str) -> None:
-        """Tell others where this store is served."""
+    def announce(self, endpoint: str, *, guarded: bool = False) -> None:
+        """Tell others where this store is served, and whether that takes TLS or a token."""
         if self._lock is not None:
-            self._lock.announce(endpoint)
+            self._lock.announce(endpoint, guarded=guarded)
 
     # --- writing ---
 
