@@ -12,6 +12,7 @@ from typing import Protocol
 
 import orjson
 
+from collector.annotations import Annotation
 from collector.lines import Line, LineError, decode_line
 from collector.records import EVENTS_KEY, Record
 
@@ -91,6 +92,12 @@ class Index(Protocol):
     def add(self, entry: Entry) -> None:
         """Add the next line; its number is the count so far."""
 
+    def annotate(self, number: int, annotation: Annotation) -> None:
+        """Note what is said of an experiment now."""
+
+    def amend(self, number: int, record: Record) -> None:
+        """Complete a line: from now on its entry, but for its place, is that of the record."""
+
     def count(self) -> int:
         """Lines, corrupt ones too."""
 
@@ -115,6 +122,7 @@ class MemoryIndex:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries: list[Entry] = []
+        self._annotations: dict[int, Annotation] = {}
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
         self._corrupt = 0
@@ -132,6 +140,16 @@ class MemoryIndex:
         if name and name not in self._numbers:
             self._numbers[name] = entry.number
             bisect.insort(self._ids, name)
+
+    def annotate(self, number: int, annotation: Annotation) -> None:
+        """See `Index`."""
+        self._annotations[number] = annotation
+
+    def amend(self, number: int, record: Record) -> None:
+        """See `Index`."""
+        before = self._entries[number]
+        line = Line(record, verified=before.verified)
+        self._entries[number] = entry_from_record(number, before.offset, before.length, line)
 
     def count(self) -> int:
         """See `Index`."""

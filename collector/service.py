@@ -11,10 +11,13 @@ from qlog.v1 import collector_pb2, collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
 
 from collector import limits
+from collector.annotate import change_from_request
 from collector.append import Appender
 from collector.compare import compare
-from collector.errors import InvalidRequestError, ResponseTooLargeError, UnsupportedError
+from collector.errors import InvalidRequestError, ResponseTooLargeError
 from collector.follow import Follower, Link
+from collector.fsck import Checked
+from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import (
     ListQuery,
@@ -25,8 +28,10 @@ from collector.listing import (
     parse_order,
     parse_page_size,
 )
+from collector.meta import META_NAME
+from collector.refs import resolve
 from collector.rpc import Gate
-from collector.store import Store
+from collector.store import LOG_NAME, Store
 from collector.validate import check_experiment_id
 from collector.views import Views
 from collector.wire_compare import comparison_to_wire
@@ -159,16 +164,29 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             place += len(chunk)
 
     def ImportExperiments(
-        self, _requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
+        self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
     ) -> collector_pb2.ImportExperimentsResponse:
-        """Not supported yet."""
-        raise UnsupportedError("importing experiments is not supported yet")
+        """Take in lines of other stores; on disk when it is answered."""
+        tally = Tally()
+        for group in candidates((request.chunk for request in requests), tally):
+            self._gate.check()
+            self._store.take_in(group, tally)
+        rejections = [collector_pb2.ImportRejection(line=place, reason=reason) for place, reason in tally.rejections]
+        return collector_pb2.ImportExperimentsResponse(
+            imported=tally.imported,
+            already_present=tally.already_present,
+            rejected=tally.rejected,
+            rejections=rejections,
+        )
 
     def AnnotateExperiment(
-        self, _request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
+        self, request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.AnnotateExperimentResponse:
-        """Not supported yet."""
-        raise UnsupportedError("tags, notes and archive marks are not supported yet")
+        """Change what is said of an experiment; on disk when it is answered."""
+        change = change_from_request(request)
+        found = resolve(self._store, request.ref)
+        self._store.annotate(found, change)
+        return collector_pb2.AnnotateExperimentResponse(experiment=self._view(found, full=False))
 
     def GetStoreInfo(
         self, _request: collector_pb2.GetStoreInfoRequest, _context: grpc.ServicerContext
@@ -176,6 +194,7 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         """Say what this collector serves."""
         index = self._store.index()
         corrupt = index.corrupt_count()
+        annotated, amended = self._store.meta.counts()
         return collector_pb2.GetStoreInfoResponse(
             path=str(self._store.path),
             size_bytes=self._store.committed_size(),
@@ -185,19 +204,63 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             open_time=self._open_time,
             version=_version(),
             read_only=self._store.read_only,
+            meta_size_bytes=self._store.meta.size,
+            corrupt_meta_lines=self._store.meta.corrupt,
+            annotated=annotated,
+            amended=amended,
+            lease_s=self._store.lease_s,
         )
 
     def CheckStore(
         self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.CheckStoreResponse]:
-        """Not supported yet."""
-        raise UnsupportedError("checking the store is not supported yet")
+        """Read every line of every file, and tell what is wrong."""
+        checked = Checked()
+        for found in self._store.check(checked):
+            self._gate.check()
+            checked.counts[found.severity] += 1
+            finding = collector_pb2.Finding(
+                kind=f"FINDING_KIND_{found.kind}",
+                severity=f"FINDING_SEVERITY_{found.severity}",
+                file=found.file,
+                offset=found.offset,
+                number=found.number,
+                experiment_id=found.experiment_id,
+                message=found.message,
+            )
+            yield collector_pb2.CheckStoreResponse(findings=[finding])
+        summary = collector_pb2.CheckSummary(
+            lines=checked.lines,
+            verified_lines=checked.verified_lines,
+            meta_lines=checked.meta_lines,
+            running=checked.running,
+            bytes=checked.bytes,
+            notices=checked.counts["NOTICE"],
+            warnings=checked.counts["WARNING"],
+            errors=checked.counts["ERROR"],
+        )
+        yield collector_pb2.CheckStoreResponse(summary=summary)
 
     def BackupStore(
         self, _request: collector_pb2.BackupStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.BackupStoreResponse]:
-        """Not supported yet."""
-        raise UnsupportedError("copying the store is not supported yet")
+        """Send the store's files up to their last whole lines of now."""
+        store = self._store
+        store.refresh()
+        # Whatever the one says is of lines that the other has: its size is taken first.
+        meta_size, log_size = store.meta.size, store.committed_size()
+        for name, size, chunks in (
+            (LOG_NAME, log_size, store.chunks),
+            (META_NAME, meta_size, store.meta.chunks),
+        ):
+            place = 0
+            while place < size or place == 0:
+                self._gate.check()
+                chunk = b"".join(chunks(place, min(size, place + limits.EXPORT_CHUNK_BYTES)))
+                yield collector_pb2.BackupStoreResponse(file=name, offset=place, chunk=chunk, size_bytes=size)
+                if not chunk:
+                    break
+                place += len(chunk)
 
     def _view(self, item: Entry | str, *, full: bool) -> pb.Experiment:
         if isinstance(item, Entry):

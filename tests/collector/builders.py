@@ -20,7 +20,7 @@ from collector.batches import Batch
 from collector.errors import CollectorError
 from collector.files import FileLayer
 from collector.fold import CODEC, payload_from_events
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.limits import MAX_STREAMS
 from collector.server import Server
 from collector.store import LOG_NAME, Store, open_store
