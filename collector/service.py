@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import grpc
+import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import collector_pb2, collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
@@ -153,15 +154,40 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         if request.format not in (collector_pb2.EXPORT_FORMAT_UNSPECIFIED, collector_pb2.EXPORT_FORMAT_JSONL):
             raise InvalidRequestError("format", f"there is no format {request.format}")
         self._store.refresh()
+        if request.as_shown:
+            yield from self._shown(_place_of(request.resume_token))
+            return
         # The log only grows: up to here it is the same at any moment.
-        place, end = 0, self._store.committed_size()
+        place, end = _place_of(request.resume_token), self._store.committed_size()
         while place < end:
             self._gate.check()
             chunk = b"".join(self._store.chunks(place, min(end, place + limits.EXPORT_CHUNK_BYTES)))
             if not chunk:
                 return
-            yield collector_pb2.ExportExperimentsResponse(chunk=chunk)
             place += len(chunk)
+            yield collector_pb2.ExportExperimentsResponse(chunk=chunk, resume_token=str(place))
+
+    def _shown(self, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+        """The lines from a number on, with what was said of each and completed by its amendment."""
+        index = self._store.index()
+        for place in range(number, index.count()):
+            self._gate.check()
+            entry = index.by_number(place)
+            if entry is None or entry.corrupt:
+                continue
+            said = self._store.annotation(entry)
+            record = self._store.record(entry) | {
+                "number": place,
+                "tags": list(said.tags),
+                "note": said.note,
+                "archived": said.archived,
+            }
+            chunk = orjson.dumps(record) + b"\n"
+            for start in range(0, len(chunk), limits.EXPORT_CHUNK_BYTES):
+                piece = chunk[start : start + limits.EXPORT_CHUNK_BYTES]
+                # One who goes on from within a line gets it anew.
+                whole = start + len(piece) == len(chunk)
+                yield collector_pb2.ExportExperimentsResponse(chunk=piece, resume_token=str(place + 1) if whole else "")
 
     def ImportExperiments(
         self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
@@ -285,6 +311,14 @@ def _on_end(context: grpc.ServicerContext, do: Callable[[], Any]) -> None:
     """Have something done when the call is over, however it ends; at once where it is already."""
     if not context.add_callback(do):
         do()
+
+
+def _place_of(token: str) -> int:
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 19):
+        raise InvalidRequestError("resume_token", "resume_token is not one that this server gave")
+    return int(token)
 
 
 def _check_refs(refs: Sequence[str], least: int, most: int) -> None:
