@@ -7,7 +7,8 @@
     │   ├── NetworkFileSystemError the log directory is on a network file system
     │   └── ListenError            the address cannot be listened on
     ├── InvalidRequestError        a request breaks the contract; names the field
-    │   └── AmbiguousRefError      a prefix of an id fits several experiments
+    │   ├── AmbiguousRefError      a prefix of an id fits several experiments
+    │   └── FilterError            a filter is wrong; names the place in it
     ├── NotFoundError              no such experiment
     ├── OffsetGapError             events before this batch are missing; names the offset that is wanted
     ├── EndedError                 more events for an experiment that has its line
@@ -64,6 +65,21 @@ class InvalidRequestError(CollectorError):
 
 class AmbiguousRefError(InvalidRequestError):
     """A prefix of an id fits several experiments."""
+
+
+class FilterError(InvalidRequestError):
+    """A filter, or an order, is wrong.
+
+    Attributes:
+        start, end: the characters of `text` that are.
+        text: the filter.
+    """
+
+    def __init__(self, field: str, message: str, text: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(field, message)
+        self.text = text
+        self.start = start
+        self.end = end
 
 
 class NotFoundError(CollectorError):
@@ -140,6 +156,7 @@ __all__ = [
     "CorruptLineError",
     "DrainingError",
     "EndedError",
+    "FilterError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",

@@ -14,17 +14,10 @@ from collector import limits
 from collector.append import Appender
 from collector.compare import compare
 from collector.errors import InvalidRequestError, ResponseTooLargeError, UnsupportedError
+from collector.filters.meaning import current_time
 from collector.follow import Follower, Link
 from collector.index import Entry
-from collector.listing import (
-    ListQuery,
-    decode_token,
-    encode_token,
-    first_cursor,
-    list_items,
-    parse_order,
-    parse_page_size,
-)
+from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
 from collector.rpc import Gate
 from collector.store import Store
 from collector.validate import check_experiment_id
@@ -38,11 +31,6 @@ def _is_full(view: collector_pb2.ExperimentView, default: collector_pb2.Experime
     if view not in (collector_pb2.EXPERIMENT_VIEW_UNSPECIFIED, _BASIC, _FULL):
         raise InvalidRequestError("view", f"there is no view {view}")
     return (view or default) == _FULL
-
-
-def _refuse_filter(text: str) -> None:
-    if text.strip():
-        raise InvalidRequestError("filter", "filters are not supported yet: leave the filter empty")
 
 
 class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
@@ -75,16 +63,15 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ListExperimentsRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.ListExperimentsResponse:
         """List a page of experiments."""
-        _refuse_filter(request.filter)
         full = _is_full(request.view, _BASIC)
-        query = ListQuery(parse_order(request.order_by), request.include_running, full)
+        query = Query(request.filter, request.order_by, request.include_running, full, current_time())
         size = parse_page_size(request.page_size)
-        token = request.page_token
-        cursor = decode_token(query, token) if token else first_cursor(query)
-        items = list_items(self._store, query, cursor, size + 1, self._views.start_of)
-        response = collector_pb2.ListExperimentsResponse(total_size=self._store.index().count())
-        if query.include_running:
-            response.total_size += len(self._store.running())
+        cursor = Cursor()
+        if request.page_token:
+            query, cursor = decode_token(query, request.page_token)
+        page = list_page(self._store, self._views, query, cursor, size + 1)
+        items = page.items
+        response = collector_pb2.ListExperimentsResponse(total_size=page.total)
         page_bytes = 0
         for listed in items[:size]:
             experiment = self._view(listed.item, full=full)
@@ -143,10 +130,12 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
     def ExportExperiments(
         self, request: collector_pb2.ExportExperimentsRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.ExportExperimentsResponse]:
-        """Send the log as it stands, up to its last whole line of now."""
-        _refuse_filter(request.filter)
+        """Send the log as it stands, up to its last whole line of now; with a filter, the lines that match."""
         if request.format not in (collector_pb2.EXPORT_FORMAT_UNSPECIFIED, collector_pb2.EXPORT_FORMAT_JSONL):
             raise InvalidRequestError("format", f"there is no format {request.format}")
+        if request.filter.strip():
+            yield from self._export_matching(request.filter)
+            return
         self._store.refresh()
         # The log only grows: up to here it is the same at any moment.
         place, end = 0, self._store.committed_size()
@@ -157,6 +146,18 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
                 return
             yield collector_pb2.ExportExperimentsResponse(chunk=chunk)
             place += len(chunk)
+
+    def _export_matching(self, text: str) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+        gathered = b""
+        for entry in matching_entries(self._store, text, current_time()):
+            self._gate.check()
+            line = b"".join(self._store.chunks(entry.offset, entry.offset + entry.length))
+            gathered += line if line.endswith(b"\n") else line + b"\n"
+            while len(gathered) >= limits.EXPORT_CHUNK_BYTES:
+                yield collector_pb2.ExportExperimentsResponse(chunk=gathered[: limits.EXPORT_CHUNK_BYTES])
+                gathered = gathered[limits.EXPORT_CHUNK_BYTES :]
+        if gathered:
+            yield collector_pb2.ExportExperimentsResponse(chunk=gathered)
 
     def ImportExperiments(
         self, _requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
