@@ -15,6 +15,8 @@ from collector.annotations import Annotation
 from collector.lines import Line, LineError, decode_line
 from collector.records import EVENTS_KEY, Record
 
+_NOTHING_SAID = Annotation()
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -42,7 +44,7 @@ class Entry:
     events: int | None = None
     verified: bool = False
     error: str = ""
-    annotation: Annotation = Annotation()
+    annotation: Annotation = _NOTHING_SAID
     record: Record | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -1,4 +1,4 @@
-"""The tables of the index. Any change of them, or of what stands in them, is a new VERSION: older ones are made anew."""
+"""The tables of the index. A change of them, or of what stands in them, is a new VERSION: others are made anew."""
 
 from collector.index_values import HOT
 
@@ -57,7 +57,7 @@ CREATE TABLE layer_values (
     PRIMARY KEY (statistic, number)
 ) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
-"""
+"""  # noqa: S608 - names of our own
 
 COLUMNS = (
     *("number", "place", "length", "stats_count", "events", "verified", "instant", "archived", "experiment_id"),

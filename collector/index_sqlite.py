@@ -317,7 +317,8 @@ class SqliteIndex:
 
     def places(self) -> Places:
         """Where values without a column are, for `compile_filter`."""
-        assert self._tracked is not None
+        if self._tracked is None:
+            raise AssertionError("an index has these from its start")
         return Places(self._tracked.path, self._tracked.statistic)
 
     def select(self, where: Sql, keys: Sequence[Sql], order: str, after: Sql, limit: int) -> list[Found]:

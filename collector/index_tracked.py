@@ -168,7 +168,7 @@ def _pack(values: Sequence[Json]) -> bytes | str:
     numbers = [NON_FINITE.get(value, value) if isinstance(value, str) else value for value in values]
     if all(type(number) in (int, float) for number in numbers):
         try:
-            return array("d", numbers).tobytes()  # type: ignore[arg-type]
+            return array("d", numbers).tobytes()  # type: ignore[type-var]
         except OverflowError:
             pass
     return orjson.dumps(values).decode()

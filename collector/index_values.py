@@ -54,7 +54,7 @@ def encode(value: Json) -> Value:
     if kind is bool:
         return TRUE if value else FALSE
     if kind is int:
-        return value if value in _INT64 else float(value)  # type: ignore[operator, arg-type, return-value]
+        return value if value in _INT64 else float(value)  # type: ignore[arg-type, return-value]
     return orjson.dumps(value)
 
 

@@ -256,7 +256,8 @@ def _running_index(store: Store, views: Views, query: Query) -> SqliteIndex | No
         if record is None:
             continue
         records[name] = record
-        number = _RUNNING + min(views.start_of(name), 2**62 - 2**32)
+        # Where a start is not known, ids stand in its place: the same on every page.
+        number = _RUNNING + min(views.start_of(name) or int(name[:8], 16), 2**62 - 2**32)
         while number in taken:
             number += 1
         taken.add(number)

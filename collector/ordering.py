@@ -6,6 +6,7 @@ Each key is ascending or descending, with what is absent last in both; ties stan
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from collector import limits
 from collector.errors import FilterError
@@ -116,7 +117,7 @@ def comparison(order: Order) -> Callable[[Place], object]:
                 result = (left is None) - (right is None)
             else:
                 a, b = _rank(left), _rank(right)
-                result = (a > b) - (a < b)  # type: ignore[operator]
+                result = (a > b) - (a < b)
                 result = -result if down else result
             if result:
                 return result
@@ -126,7 +127,7 @@ def comparison(order: Order) -> Callable[[Place], object]:
     return functools.cmp_to_key(compare)
 
 
-def _rank(value: Value) -> tuple[int, object]:
+def _rank(value: Value) -> tuple[int, Any]:
     if isinstance(value, bytes):
         return 2, value
     if isinstance(value, str):

@@ -58,18 +58,18 @@ def status_of(error: CollectorError) -> status_pb2.Status:
     details: list[Message] = [info]
     if isinstance(error, OffsetGapError):
         info.metadata["wanted_offset"] = str(error.wanted_offset)
-    message = str(error)
+    described = str(error)
     if isinstance(error, FilterError) and error.text:
         # Three lines: what is wrong, the filter, and a caret under the place.
-        message = f"{error}\n{pointer(error.text, error.start, error.end)}"
+        described = f"{error}\n{pointer(error.text, error.start, error.end)}"
     if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=described)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, RetryError):
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(code=code, message=message, details=[_packed(detail) for detail in details])
+    return status_pb2.Status(code=code, message=str(error), details=[_packed(detail) for detail in details])
 
 
 def _packed(detail: Message) -> AnyMessage:

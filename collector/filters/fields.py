@@ -1,6 +1,6 @@
 """The names that a filter can use: which field of an experiment each one means."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
@@ -81,7 +81,7 @@ def resolve(name: str, catalogue: Catalogue, text: str, span: Span) -> Field:
         FilterError: there is none, or there are several.
     """
     known = _known(catalogue)
-    for same in (lambda one, other: one == other, lambda one, other: one.lower() == other.lower()):
+    for same in (_same, _same_in_any_case):
         if found := _find(name, known, same):
             if len(found) > 1:
                 shown = ", ".join(sorted(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
@@ -93,15 +93,21 @@ def resolve(name: str, catalogue: Catalogue, text: str, span: Span) -> Field:
     raise wrong(f"no experiment has a field {name!r}: {_proposals(name, known)}", text, span)
 
 
+def _same(one: str, other: str) -> bool:
+    return one == other
+
+
+def _same_in_any_case(one: str, other: str) -> bool:
+    return one.lower() == other.lower()
+
+
 def _known(catalogue: Catalogue) -> Mapping[str, Field]:
     paths = {joined: Field(joined, paths=tuple(keys)) for joined, keys in catalogue.paths().items()}
     fixed = {joined: Field(joined, paths=(tuple(joined.split(".")),)) for joined in _FIXED}
     return {**fixed, **paths, **_SPECIAL}
 
 
-def _find(name: str, known: Mapping[str, Field], same: object) -> list[str]:
-    matches = same if callable(same) else None
-    assert matches is not None
+def _find(name: str, known: Mapping[str, Field], matches: Callable[[str, str], bool]) -> list[str]:
     if exact := [path for path in known if matches(path, name)]:
         return exact[:1]
     if alias := [path for other, path in _ALIASES.items() if matches(other, name)]:

@@ -14,6 +14,10 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from collector import limits
 from collector.filters.syntax import Call, Group, Node, Restriction, Span, Word, wrong
 
+# Quoted texts, and what stands bare in words.
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_BARE = r"""[^\s()"'<>=!:,]"""
+
 GRAMMAR = r"""
 start: expression?
 expression: sequence (AND sequence)*
@@ -35,11 +39,11 @@ NOT: "NOT"
 MINUS: "-"
 COMPARATOR: "<=" | ">=" | "!=" | "=" | "<" | ">" | ":"
 CALL.4: /[A-Za-z_][A-Za-z_0-9]*\(/
-PATH.3: /(?:[^\s()"'<>=!:,]+\.)?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')(?:\.(?:[^\s()"'<>=!:,.]+|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'))+|[^\s()"'<>=!:,]+\.(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')/s
+PATH.3: /(?:BARE+\.)?QUOTED(?:\.(?:[^\s()"'<>=!:,.]+|QUOTED))+|BARE+\.QUOTED/s
 STRING.2: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/s
 TEXT.1: /(?!(?:AND|OR|NOT)(?![^\s()"'<>=!:,]))[^\s()"'<>=!:,\-](?:[^\s()"'<>=!:,]|,(?=[^\s()"'<>=!:,]))*/
 %ignore /\s+/
-"""
+""".replace("BARE", _BARE).replace("QUOTED", _QUOTED)
 
 _SEGMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|([^"\']+)', re.DOTALL)
 _TIME_AFTER = re.compile(r"\d+(:\d\d)")

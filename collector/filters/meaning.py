@@ -132,7 +132,8 @@ class _Reader:
                 else:
                     parts.append(self._each(part, test))
             return Joined(right.joined_by, tuple(parts)) if len(parts) > 1 or right.joined_by == "NOT" else parts[0]
-        assert right is not None
+        if right is None:
+            raise AssertionError("the grammar has an operand after every operator")
         return test(right)
 
     def _test(self, field: Field, operator: str, value: Word | Call) -> Condition:
@@ -144,9 +145,9 @@ class _Reader:
             moment = self._moment(value)
             return Test(field, operator, _as_literal(moment))
         literal = literal_of(value.text, quoted=value.quoted)
-        if field.column == "status" and not (literal.null or literal.glob):
-            if literal.text.upper() not in STATUSES:
-                raise wrong(f"no status {value.text!r}: one of {', '.join(STATUSES)}", self._text, value.span)
+        known = literal.null or literal.anything or literal.glob or literal.text.upper() in STATUSES
+        if field.column == "status" and not known:
+            raise wrong(f"no status {value.text!r}: one of {', '.join(STATUSES)}", self._text, value.span)
         if field.name.endswith("_s") and literal.number is None and (seconds := seconds_of(value.text)) is not None:
             return Test(field, operator, number_literal(seconds))
         self._check_type(field, operator, literal, value)
@@ -158,10 +159,9 @@ class _Reader:
         special = literal.null or literal.anything
         if field.column in _FLAGS and not special and (literal.truth is None or operator in _ORDERING):
             raise wrong(f"{field.name} is true or false, not {value.text!r}", self._text, value.span)
-        if field.column in _NUMBERS and literal.number is None and not special and not literal.nan:
-            # Other loggers' lines may have texts there, but none that orders them.
-            if operator in _ORDERING:
-                raise wrong(f"{field.name} is a number, {value.text!r} is none", self._text, value.span)
+        # Other loggers' lines may have texts there, but none that orders them.
+        if field.column in _NUMBERS and operator in _ORDERING and literal.number is None:
+            raise wrong(f"{field.name} is a number, {value.text!r} is none", self._text, value.span)
 
     # --- functions ---
 

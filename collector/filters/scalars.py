@@ -73,19 +73,18 @@ def any_text_holds(values: Sequence[object], places: Sequence[int], operator: st
     """The same for statistics that are no numbers, or not all of them."""
     for place in places:
         value = encode(values[place])  # type: ignore[arg-type]
-        if literal.anything:
-            if operator != "!=":
-                return True
-        elif operator in ("=", ":"):
-            if equals(value, literal):
-                return True
-        elif operator == "!=":
-            if not equals(value, literal):
-                return True
-        elif isinstance(value, int | float) and literal.number is not None:
-            if _COMPARED[operator](value, literal.number):
-                return True
+        if _text_holds(value, operator, literal):
+            return True
     return False
+
+
+def _text_holds(value: Value, operator: str, literal: Literal) -> bool:
+    if literal.anything:
+        return operator != "!="
+    if operator in ("=", ":", "!="):
+        return equals(value, literal) is (operator != "!=")
+    numbers = isinstance(value, int | float) and literal.number is not None
+    return numbers and _COMPARED[operator](value, literal.number)  # type: ignore[arg-type]
 
 
 @lru_cache(256)

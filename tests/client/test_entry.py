@@ -1,4 +1,5 @@
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_the_examples_in_the_help_are_commands(verb: str) -> None:
     examples = re.findall(rf"qlog (?:--\S+ \S+ )?{verb} ?([^|\n]*)", command.epilog)
     assert examples
     for example in examples:
-        command.make_context(verb, example.split(), resilient_parsing=False)
+        command.make_context(verb, shlex.split(example), resilient_parsing=False)
 
 
 def test_the_program_explains_itself(qlog: Qlog) -> None:
