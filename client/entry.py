@@ -23,6 +23,11 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "compare": "compare",
     "watch": "watch",
+    "export": "export",
+    "import": "import_",
+    "annotate": "annotate",
+    "backup": "backup",
+    "fsck": "fsck",
     "submit": "submit",
     "jobs": "jobs",
     "cancel": "cancel",
@@ -71,7 +76,7 @@ class _Commands(click.Group):
 @partial(shared_options, environment=True)
 @version_option("qlog")
 def cli() -> None:
-    """List, show, compare and watch quantization experiments; submit and cancel jobs.
+    """List, show, compare and watch quantization experiments; take care of their log; submit and cancel jobs.
 
     The options below, but for --version, are accepted before and after the command.
     """

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,13 +86,22 @@ def no_experiments(settings: Settings) -> str:
     return f"no experiments in {settings.place} yet: run `quantizer run MODEL --quantize ...`, or name another store"
 
 
+class Use(Enum):
+    """What a command does with a local store."""
+
+    READ = "read"
+    CHANGE = "change"
+    # Also where there is none yet: then it is made.
+    FILL = "fill"
+
+
 @contextmanager
-def open_collector(settings: Settings) -> Iterator[CollectorSession]:
+def open_collector(settings: Settings, use: Use = Use.READ) -> Iterator[CollectorSession]:
     """Connect to the collector that the settings name; for a local store to one in this process.
 
     Raises:
         NotFoundError: the default local store has not been made yet.
-        StoreError: the local store cannot be read.
+        StoreError: the local store cannot be read, or not be written.
     """
     from client.api import CollectorApi
 
@@ -99,18 +109,21 @@ def open_collector(settings: Settings) -> Iterator[CollectorSession]:
         with CollectorApi(settings.collector, settings.timeout_s) as api:
             yield CollectorSession(api, alone=False)
         return
-    if settings.nothing_yet:
+    if settings.nothing_yet and use is not Use.FILL:
         raise NotFoundError(no_experiments(settings))
-    if not settings.log_dir.is_dir():
+    if not settings.log_dir.is_dir() and not (use is Use.FILL and not settings.log_dir.exists()):
         wrong = "is not a directory" if settings.log_dir.exists() else "does not exist"
         raise StoreError(f"--log_dir {settings.log_dir}: {wrong}; `quantizer run --log_dir DIR` makes a store")
     from client.embedded import open_store
 
-    with open_store(settings.log_dir) as store, CollectorApi(store.endpoint, settings.timeout_s) as api:
+    with (
+        open_store(settings.log_dir, write=use is not Use.READ) as store,
+        CollectorApi(store.endpoint, settings.timeout_s) as api,
+    ):
         yield CollectorSession(api, alone=store.owned)
 
 
-def ask(settings: Settings, question: Callable[["CollectorApi"], _Answer]) -> _Answer:
+def ask(settings: Settings, question: Callable[["CollectorApi"], _Answer], use: Use = Use.READ) -> _Answer:
     """Put one question to the collector that the settings name.
 
     A local store may be served by a run that ends at this moment: then it is looked for again.
@@ -120,12 +133,12 @@ def ask(settings: Settings, question: Callable[["CollectorApi"], _Answer]) -> _A
     """
     for _ in range(_MOVES):
         try:
-            with open_collector(settings) as session:
+            with open_collector(settings, use) as session:
                 return question(session.api)
         except UnreachableError:
             if settings.collector is not None:
                 raise
-    with open_collector(settings) as session:
+    with open_collector(settings, use) as session:
         return question(session.api)
 
 
@@ -142,6 +155,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_S",
     "CollectorSession",
     "Settings",
+    "Use",
     "ask",
     "no_experiments",
     "open_collector",

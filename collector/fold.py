@@ -168,8 +168,6 @@ def fold_record(experiment_id: str, batches: Iterable[tuple[bytes, int]]) -> Rec
 
 CODEC = Codec(fold_record, without_first)
 
-CODEC = Codec(fold_record, without_first)
-
 __all__ = [
     "CODEC",
     "DAMAGED_EVENTS",

@@ -15,6 +15,7 @@ from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
+from quantizer.search_hybrid import search_hybrid
 from quantizer.settings import Settings, settings_options
 from quantizer.statistics import files_of, load, statistics_option
 
@@ -35,11 +36,13 @@ def cli() -> None:
       quantizer run models/mamba-2m --quantize --eval_zero_shot --task_list gutenberg_cloze
       quantizer serve --model_root models
       quantizer generate models/mamba-2m --prompt "It was a dark night, and"
+      quantizer search-hybrid models/mamba2-4m --share 0.25
       quantizer spool flush
     """
 
 
 cli.add_command(generate)
+cli.add_command(search_hybrid)
 
 
 @cli.command(cls=SpecCommand, context_settings=_CONTEXT)

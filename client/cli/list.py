@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from client.cli.options import answer, settings_of, shared_options
-from client.columns import COLUMNS, ListColumn, column_for, list_output
+from client.columns import COLUMNS, ListColumn, column_for, default_columns, list_output
 from client.documents import Note
 from client.settings import ask, no_experiments
 from client.text import escape
@@ -89,7 +89,7 @@ def command(
     empty: tuple[Any, ...] = (
         () if experiments else (Note(_nothing(settings.place, filter_text) or no_experiments(settings)),)
     )
-    shown = columns or tuple(COLUMNS.values())
+    shown = columns or default_columns(experiments)
     answer(list_output(experiments, shown, all_data=columns is None, sections=empty), settings)
 
 
