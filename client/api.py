@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1 import collector_pb2_grpc
+from qlog.v1.credentials import Credentials
 
 from client import rpc, wire
 from client.errors import NotFoundError, QlogError
@@ -32,10 +33,10 @@ class _Api:
 
     program: str
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._channel = rpc.open_channel(endpoint)
+        self._channel = rpc.open_channel(endpoint, credentials or Credentials())
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +67,8 @@ class CollectorApi(_Api):
 
     program = "collector"
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
-        super().__init__(endpoint, timeout_s)
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
+        super().__init__(endpoint, timeout_s, credentials)
         self._stub = collector_pb2_grpc.CollectorServiceStub(self._channel)
 
     def page(
@@ -249,8 +250,8 @@ class QuantizerApi(_Api):
 
     program = "quantizer"
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
-        super().__init__(endpoint, timeout_s)
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
+        super().__init__(endpoint, timeout_s, credentials)
         # Reading the log needs none of these.
         from google.longrunning import operations_pb2_grpc
         from qlog.v1 import quantizer_pb2_grpc

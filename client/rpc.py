@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc
 from qlog.v1.addresses import CLIENT_KEEPALIVE
+from qlog.v1.credentials import Credentials, CredentialsError, stays_here
 
 from client.errors import (
     AccessError,
@@ -94,8 +95,12 @@ _BROKEN = frozenset(
 )
 
 
-def open_channel(endpoint: str) -> grpc.Channel:
-    """A channel to HOST:PORT; connects with the first call."""
+def open_channel(endpoint: str, credentials: Credentials) -> grpc.Channel:
+    """A channel to HOST:PORT; connects with the first call.
+
+    Raises:
+        AccessError: a file of the credentials cannot be used, or the token may not go there.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
         *CLIENT_KEEPALIVE,
@@ -105,9 +110,12 @@ def open_channel(endpoint: str) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ]
-    if endpoint.rpartition(":")[0] in {"127.0.0.1", "localhost", "[::1]"}:
+    if stays_here(endpoint):
         options.append(("grpc.enable_http_proxy", 0))
-    return grpc.insecure_channel(endpoint, options=options)
+    try:
+        return credentials.channel(endpoint, options)
+    except CredentialsError as error:
+        raise AccessError(str(error)) from None
 
 
 def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: bool = False) -> QlogError:
@@ -123,6 +131,11 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     if stream and code in _BROKEN and "ErrorInfo" not in details:
         return StreamLostError(f"the connection to the {program} at {endpoint} is lost")
     if code is grpc.StatusCode.UNAVAILABLE:
+        if "ErrorInfo" not in details and _of_tls(said):
+            return AccessError(
+                f"the {program} at {endpoint} and this program do not agree on TLS ({_reason(said)}): check --tls_ca, "
+                "the name in its certificate, and --tls_cert where it asks for yours"
+            )
         if "ErrorInfo" not in details:
             return UnreachableError(f"no {program} answers at {endpoint}: {_ADVICE[program]}")
         later = f"the {program} at {endpoint} cannot do it now: {said}{_again(details)}"
@@ -141,6 +154,18 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
         pointed.picture = picture
         return pointed
     return kind(f"{said}{_violations(details, said)}{_again(details)}")
+
+
+def _of_tls(said: str) -> bool:
+    return any(word in said for word in ("SSL", "handshak", "certificate", "Certificate", "TSI_", "Peer name"))
+
+
+def _reason(said: str) -> str:
+    """The part of gRPC's words that says why."""
+    for words in ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "CERTIFICATE_REQUIRED", "WRONG_VERSION"):
+        if words in said:
+            return words.lower().replace("_", " ")
+    return "the handshake failed"
 
 
 def _details(error: grpc.RpcError) -> dict[str, Any]:

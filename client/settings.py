@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from qlog.v1.credentials import Credentials, credentials_from
+
 from client.errors import NotFoundError, StoreError, UnreachableError
 from client.render import Format
 from client.text import escape
@@ -21,6 +23,7 @@ DEFAULT_QUANTIZER = "127.0.0.1:50552"
 DEFAULT_TIMEOUT_S = 30.0
 # How often a local store may change hands under one question.
 _MOVES = 2
+_NO_CREDENTIALS = Credentials()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Settings:
         quantizer: HOST:PORT.
         form: how answers are written.
         timeout_s: of each call.
+        credentials: for servers that were named; the local store asks for none.
     """
 
     collector: str | None = None
@@ -42,6 +46,7 @@ class Settings:
     quantizer: str = DEFAULT_QUANTIZER
     form: Format = Format.TABLE
     timeout_s: float = DEFAULT_TIMEOUT_S
+    credentials: Credentials = _NO_CREDENTIALS
 
     @property
     def nothing_yet(self) -> bool:
@@ -78,6 +83,7 @@ def settings_from(given: Mapping[str, object], environment: Mapping[str, object]
         quantizer=str(both.get("quantizer", DEFAULT_QUANTIZER)),
         form=Format(both.get("format", Format.TABLE.value)),
         timeout_s=float(str(both.get("timeout", DEFAULT_TIMEOUT_S))),
+        credentials=credentials_from(both),
     )
 
 
@@ -106,7 +112,7 @@ def open_collector(settings: Settings, use: Use = Use.READ) -> Iterator[Collecto
     from client.api import CollectorApi
 
     if settings.collector is not None:
-        with CollectorApi(settings.collector, settings.timeout_s) as api:
+        with CollectorApi(settings.collector, settings.timeout_s, settings.credentials) as api:
             yield CollectorSession(api, alone=False)
         return
     if settings.nothing_yet and use is not Use.FILL:
@@ -146,7 +152,7 @@ def open_quantizer(settings: Settings) -> "QuantizerApi":
     """Connect to the quantizer that the settings name; to be used in a `with`."""
     from client.api import QuantizerApi
 
-    return QuantizerApi(settings.quantizer, settings.timeout_s)
+    return QuantizerApi(settings.quantizer, settings.timeout_s, settings.credentials)
 
 
 __all__ = [

@@ -5,7 +5,8 @@
     │   ├── StoreAccessError       the log directory cannot be used
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
-    │   └── ListenError            the address cannot be listened on
+    │   ├── ListenError            the address cannot be listened on
+    │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
     ├── InvalidRequestError        a request breaks the contract; names the field
     │   ├── AmbiguousRefError      a prefix of an id fits several experiments
     │   └── FilterError            a filter is wrong; names the place in it
@@ -49,6 +50,10 @@ class NetworkFileSystemError(StartError):
 
 class ListenError(StartError):
     """The address cannot be listened on."""
+
+
+class TokenFileError(StartError):
+    """A file of tokens, keys or certificates cannot be used."""
 
 
 class InvalidRequestError(CollectorError):
@@ -170,6 +175,7 @@ __all__ = [
     "StoreAccessError",
     "StoreFullError",
     "StoreUnavailableError",
+    "TokenFileError",
     "TooManyStreamsError",
     "UnsupportedError",
 ]

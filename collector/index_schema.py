@@ -29,6 +29,7 @@ CREATE TABLE lines (
     verified INTEGER NOT NULL,
     instant REAL,
     archived NOT NULL,
+    amended INTEGER NOT NULL DEFAULT 0,
     experiment_id COLLATE NOCASE,
     {_HOT},
     tags,
@@ -37,6 +38,8 @@ CREATE TABLE lines (
 );
 CREATE INDEX ids ON lines (experiment_id, number) WHERE experiment_id IS NOT NULL;
 CREATE INDEX archived_lines ON lines (number) WHERE archived = x'74';
+CREATE INDEX annotated_lines ON lines (number) WHERE tags IS NOT NULL OR note IS NOT NULL OR archived = x'74';
+CREATE INDEX amended_lines ON lines (number) WHERE amended = 1;
 CREATE INDEX corrupt_lines ON lines (number) WHERE status = 'CORRUPT';
 
 -- `words`: what a bare word is looked for in. `summary`: the record without its statistics.

@@ -197,6 +197,9 @@ class SqliteIndex:
 
     def annotate(self, number: int, annotation: Annotation) -> None:
         """See `Index`."""
+        entry = self.by_number(number)
+        if entry is None or entry.annotation == annotation:
+            return
         with self._database.write() as connection:
             connection.execute(
                 "UPDATE lines SET tags = ?, note = ?, archived = ? WHERE number = ?",
@@ -214,7 +217,7 @@ class SqliteIndex:
         summary = {key: value for key, value in record.items() if key != "activation_stats"}
         stats = record.get("activation_stats")
         entry = self.by_number(number)
-        if entry is None or self._tracked is None:
+        if entry is None or self._tracked is None or entry.summary == orjson.dumps(summary):
             return
         events, experiment_id = record.get("events"), record.get("experiment_id")
         values = {
@@ -223,6 +226,7 @@ class SqliteIndex:
             "events": events if type(events) is int and 0 <= events < 2**63 else None,
             "stats_count": sum(isinstance(item, dict) for item in stats.values()) if isinstance(stats, dict) else 0,
             "instant": instant(record),
+            "amended": 1,
             "error": encode(record.get("error")),
         }
         assigned = ", ".join(f"{column} = ?" for column in values)
@@ -251,6 +255,20 @@ class SqliteIndex:
         connection.execute(INSERT_WORDS, (number, new))
         connection.execute("UPDATE details SET words = ? WHERE number = ?", (new, number))
         connection.execute("UPDATE state SET generation = generation + 1")
+
+    def spoken_of(self) -> tuple[set[int], set[int]]:
+        """The lines that have an annotation, and those that were amended."""
+        with self.reading() as connection:
+            said = "tags IS NOT NULL OR note IS NOT NULL OR archived = x'74'"
+            annotated = {row[0] for row in connection.execute(f"SELECT number FROM lines WHERE {said}")}  # noqa: S608
+            amended = {row[0] for row in connection.execute("SELECT number FROM lines WHERE amended = 1")}
+        return annotated, amended
+
+    def spoil(self) -> None:
+        """Have it made anew: by this process now, by others when they look at the file next."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE state SET log = '', indexed = -1")
+        self._damaged = True
 
     def mark(self, name: str) -> str:
         """See `Index`."""

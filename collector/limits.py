@@ -40,6 +40,8 @@ MAX_RUNNING = 10_000
 # has these many threads more for unary calls, so that streams cannot starve those.
 MAX_STREAMS = 256
 UNARY_THREADS = 32
+# Calls beyond the streams, working or waiting for a thread; more are refused at once.
+MAX_WAITING_CALLS = 512
 # Batches of one appender, and bytes of all appenders, that wait for the disk.
 MAX_PENDING_PER_STREAM = 64
 MAX_PENDING_BYTES = 64 * MIB

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from collector.errors import InvalidRequestError
-from collector.filters.meaning import Condition, names_archived, read_filter
+from collector.filters.meaning import Condition, read_filter
 from collector.filters.sql import Sql, compile_filter
 from collector.index import Entry, entry_from_record
 from collector.index_sqlite import Found, SqliteIndex
@@ -27,7 +27,6 @@ from collector.views import Views
 
 # Numbers of running experiments while they are sorted: this plus the nanoseconds of their start since 1970.
 _RUNNING = 2**62
-_NOT_ARCHIVED = Sql("l.archived = x'66'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +192,8 @@ def _select(index: SqliteIndex, where: Sql, order: Order, place: Place | None, l
 
 
 def lines_where(condition: Condition | None, index: SqliteIndex) -> Sql:
-    """The expression for lines that a list shows: archived ones only where the filter names the mark."""
-    if condition is None:
-        return _NOT_ARCHIVED
-    where = compile_filter(condition, index.places())
-    if names_archived(condition):
-        return where
-    return Sql(f"{_NOT_ARCHIVED.text} AND ({where.text})", where.values)
+    """The expression for lines that a list shows."""
+    return Sql("1") if condition is None else compile_filter(condition, index.places())
 
 
 def _check_places(order: Order, cursor: Cursor) -> None:
@@ -208,16 +202,16 @@ def _check_places(order: Order, cursor: Cursor) -> None:
             raise InvalidRequestError("page_token", "page_token is not one that this server gave")
 
 
-def matching_entries(store: Store, text: str, now: float) -> Iterator[Entry]:
-    """All lines that a filter matches, archived ones too, by their numbers.
+def matching_entries(store: Store, text: str, now: float, *, first: int = 0) -> Iterator[Entry]:
+    """All lines from a number on that a filter matches, in the order of their numbers.
 
     Raises:
         FilterError: the filter is wrong.
     """
     index = store.index()
     condition = read_filter(text, index, now)
-    where = Sql("1") if condition is None else compile_filter(condition, index.places())
-    order, place = Order((), descending=False), None
+    where = lines_where(condition, index)
+    order, place = Order((), descending=False), Place((), first - 1)
     while found := _select(index, where, order, place, MAX_PAGE_SIZE):
         yield from (one.entry for one in found)
         place = Place((), found[-1].entry.number)

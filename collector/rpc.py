@@ -33,6 +33,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.LockedError: (code_pb2.FAILED_PRECONDITION, "STORE_LOCKED"),
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
+    errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.FilterError: (code_pb2.INVALID_ARGUMENT, "INVALID_FILTER"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),

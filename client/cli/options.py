@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -99,6 +99,7 @@ def shared_options(command: _Command, *, environment: bool = False, own_format: 
             expose_value=False,
             help=f"How long to wait for each answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
         ),
+        *_credential_options(environment=environment),
         click.option(
             "--format",
             type=click.Choice([form.value for form in Format]),
@@ -110,6 +111,33 @@ def shared_options(command: _Command, *, environment: bool = False, own_format: 
     for option in reversed(options[:-1] if own_format else options):
         command = option(command)
     return command
+
+
+def _credential_options(*, environment: bool) -> Iterator[Callable[[Any], Any]]:
+    helps = {
+        "tls_ca": "Encrypt, and trust servers of these authorities; `system`: of those known anyway (QLOG_TLS_CA).",
+        "tls_cert": "Certificate of your own, for servers that ask for one (QLOG_TLS_CERT).",
+        "tls_key": "The key of that certificate (QLOG_TLS_KEY).",
+        "token_file": "The token that servers ask for (QLOG_TOKEN_FILE).",
+    }
+    for name, text in helps.items():
+        yield click.option(
+            name,
+            f"--{name}",
+            f"--{name.replace('_', '-')}",
+            metavar="FILE",
+            envvar=f"QLOG_{name.upper()}" if environment else None,
+            callback=_remember,
+            expose_value=False,
+            help=text,
+        )
+    yield click.option(
+        "--insecure",
+        is_flag=True,
+        callback=_remember,
+        expose_value=False,
+        help="Send the token unencrypted, though it leaves this machine.",
+    )
 
 
 def settings_of(ctx: click.Context) -> Settings:

@@ -85,13 +85,6 @@ def read_filter(text: str, catalogue: Catalogue, now: float) -> Condition | None
     return None if node is None else _Reader(text, catalogue, now).condition(node)
 
 
-def names_archived(condition: Condition | None) -> bool:
-    """Whether a filter asks for the archive mark: else archived experiments are left out of lists."""
-    if isinstance(condition, Joined):
-        return any(names_archived(part) for part in condition.parts)
-    return isinstance(condition, Test) and condition.field.column == "archived"
-
-
 class _Reader:
     def __init__(self, text: str, catalogue: Catalogue, now: float) -> None:
         self._text = text
@@ -314,6 +307,5 @@ __all__ = [
     "Test",
     "Words",
     "current_time",
-    "names_archived",
     "read_filter",
 ]

@@ -580,15 +580,6 @@ def test_the_store_tells_what_it_is(client, log_dir):
     assert info.open_time.seconds > 0
 
 
-def test_what_is_not_there_yet_says_so(client):
-    """Import and annotation are UNIMPLEMENTED with a sentence."""
-    code = grpc.StatusCode.UNIMPLEMENTED
-    call = client.stub.AnnotateExperiment
-    assert "not supported yet" in refused(call, wire.AnnotateExperimentRequest(ref="0"), code=code)[0]
-    call = client.stub.ImportExperiments
-    assert "not supported yet" in refused(call, iter([wire.ImportExperimentsRequest()]), code=code)[0]
-
-
 def test_a_read_only_store_takes_no_experiments(log_dir):
     """FAILED_PRECONDITION, and everything else works."""
     with serving(log_dir) as client:
