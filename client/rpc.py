@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc
 from qlog.v1.addresses import CLIENT_KEEPALIVE
+from qlog.v1.channels import secured_channel
 from qlog.v1.credentials import Credentials, CredentialsError, stays_here
 
 from client.errors import (
@@ -113,7 +114,7 @@ def open_channel(endpoint: str, credentials: Credentials) -> grpc.Channel:
     if stays_here(endpoint):
         options.append(("grpc.enable_http_proxy", 0))
     try:
-        return credentials.channel(endpoint, options)
+        return secured_channel(endpoint, credentials, options)
     except CredentialsError as error:
         raise AccessError(str(error)) from None
 

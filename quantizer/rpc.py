@@ -8,6 +8,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1.addresses import CLIENT_KEEPALIVE
+from qlog.v1.channels import secured_channel
 from qlog.v1.collector_pb2_grpc import CollectorServiceStub
 from qlog.v1.common_pb2 import Event
 from qlog.v1.credentials import Credentials, CredentialsError
@@ -63,7 +64,7 @@ class CollectorSession:
         self.endpoint = endpoint
         try:
             # Read anew for each connection: tokens and certificates are replaced while experiments run.
-            self._channel = (credentials or Credentials()).channel(endpoint, CHANNEL_OPTIONS)
+            self._channel = secured_channel(endpoint, credentials or Credentials(), CHANNEL_OPTIONS)
         except CredentialsError as error:
             raise CollectorAwayError(str(error)) from error
         self._stub = CollectorServiceStub(self._channel)

@@ -40,3 +40,23 @@ def test_what_is_no_experiment_is_rejected(log_dir, tmp_path):
         assert (answer.imported, answer.rejected) == (1, 4)
         assert [item.line for item in answer.rejections] == [1, 2, 3, 4]
         assert "checksum" in answer.rejections[3].reason
+
+
+def test_an_export_goes_on_where_it_was_and_what_was_said_travels(log_dir, tmp_path):
+    """From a token on, the rest; lines as shown, imported elsewhere, are the lines and what was said of them."""
+    with serving(tmp_path / "other") as client:
+        client.record()
+        client.record()
+        client.stub.AnnotateExperiment(wire.AnnotateExperimentRequest(ref="1", add_tags=["kept"]), timeout=10)
+        whole = b"".join(log_lines(tmp_path / "other"))
+        (answer,) = client.stub.ExportExperiments(wire.ExportExperimentsRequest(), timeout=10)
+        assert answer.chunk == whole
+        request = wire.ExportExperimentsRequest(resume_token=answer.resume_token)
+        assert list(client.stub.ExportExperiments(request, timeout=10)) == []
+        shown = list(client.stub.ExportExperiments(wire.ExportExperimentsRequest(as_shown=True), timeout=10))
+        request = wire.ExportExperimentsRequest(as_shown=True, resume_token=shown[0].resume_token)
+        assert list(client.stub.ExportExperiments(request, timeout=10)) == shown[1:]
+    with serving(log_dir) as client:
+        assert sent(client, b"".join(part.chunk for part in shown)).imported == 2
+        assert list(client.get("1").tags) == ["kept"]
+    assert b"".join(log_lines(log_dir)) == whole

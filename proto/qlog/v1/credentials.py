@@ -1,12 +1,10 @@
 """How clients prove who they are and know whom they talk to: TLS, client certificates, bearer tokens."""
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import grpc
+from typing import Final
 
 from qlog.v1.secrets import CredentialsError, read_secret, read_token
 
@@ -53,37 +51,15 @@ class Credentials:
             given, other = ("--tls_cert", "--tls_key") if self.tls_key is None else ("--tls_key", "--tls_cert")
             raise CredentialsError(f"{given} needs {other} beside it")
         if self.tls:
-            self._tls_files()
-        self._token(endpoint)
+            self.tls_files()
+        self.token(endpoint)
 
-    def channel(
-        self,
-        endpoint: str,
-        options: Sequence[tuple[str, Any]],
-        more_metadata: "Callable[[], Metadata] | None" = None,
-    ) -> grpc.Channel:
-        """A channel to HOST:PORT, which connects with the first call.
-
-        Args:
-            endpoint: HOST:PORT.
-            options: of gRPC.
-            more_metadata: asked at each call, for what goes along with it.
+    def token(self, endpoint: str) -> str | None:
+        """The token for an endpoint, read now; None: there is none.
 
         Raises:
             CredentialsError: see `check`.
         """
-        token = self._token(endpoint)
-        if self.tls:
-            ca, key, cert = self._tls_files()
-            channel = grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(ca, key, cert), options=options)
-        else:
-            channel = grpc.insecure_channel(endpoint, options=options)
-        bearer: Metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-        if not bearer and more_metadata is None:
-            return channel
-        return grpc.intercept_channel(channel, _Metadata(bearer, more_metadata or (lambda: ())))
-
-    def _token(self, endpoint: str) -> str | None:
         if self.token_file is None:
             return None
         if not self.tls and not self.insecure and not stays_here(endpoint):
@@ -92,7 +68,12 @@ class Credentials:
             )
         return read_token(Path(self.token_file))
 
-    def _tls_files(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+    def tls_files(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Authorities, key and certificate, read now.
+
+        Raises:
+            CredentialsError: see `check`.
+        """
         ca = None if self.tls_ca in (None, SYSTEM_CA) else read_public(str(self.tls_ca), "--tls_ca")
         cert = None if self.tls_cert is None else read_public(self.tls_cert, "--tls_cert")
         key = None if self.tls_key is None else read_secret(Path(self.tls_key), "the key")
@@ -133,49 +114,11 @@ def read_public(path: str, option: str) -> bytes:
     return content
 
 
-Metadata = tuple[tuple[str, str], ...]
-
-
-class _Details(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Any
-    credentials: Any
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class _Metadata(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Adds metadata to every call."""
-
-    def __init__(self, fixed: Metadata, more: Callable[[], Metadata]) -> None:
-        self._fixed = fixed
-        self._more = more
-
-    def _pass(self, continuation: Any, details: Any, request: Any) -> Any:
-        metadata = (*(details.metadata or ()), *self._fixed, *self._more())
-        changed = _Details(
-            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready, details.compression
-        )
-        return continuation(changed, request)
-
-    intercept_unary_unary = _pass
-    intercept_unary_stream = _pass
-    intercept_stream_unary = _pass
-    intercept_stream_stream = _pass
-
-
 __all__ = [
     "SYSTEM_CA",
     "VARIABLES",
     "Credentials",
     "CredentialsError",
-    "Metadata",
     "credentials_from",
     "read_public",
     "stays_here",
