@@ -76,18 +76,21 @@ class CollectorApi(_Api):
         *,
         page_size: int,
         page_token: str = "",
-        newest_first: bool = False,
+        order_by: str = "number",
         filter_text: str = "",
         running: bool = False,
     ) -> ExperimentPage:
-        """One page of experiments by their numbers, without statistics; running ones, where wanted, are the newest.
+        """One page of experiments, without statistics; by number, running ones, where wanted, are the newest.
+
+        Args:
+            order_by: fields with asc or desc, as "results.accuracy desc, number".
 
         Raises:
             QlogError: the call failed.
         """
         request = pb.ListExperimentsRequest(
             filter=filter_text,
-            order_by="number desc" if newest_first else "number",
+            order_by=order_by,
             page_size=page_size,
             page_token=page_token,
             view=pb.EXPERIMENT_VIEW_BASIC,

@@ -44,9 +44,14 @@ class RefusedError(QlogError):
 
 
 class InvalidRequestError(RefusedError):
-    """What was asked for is wrong."""
+    """What was asked for is wrong.
+
+    Attributes:
+        picture: the filter that is wrong, with a caret under the place; lines of text, or empty.
+    """
 
     exit_code = 2
+    picture = ""
 
 
 class AccessError(QlogError):

@@ -150,6 +150,10 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     kind = ERRORS[code]
     if issubclass(kind, ServerError):
         return kind(f"the {program} at {endpoint} failed ({code.name}): {said}")
+    if code is grpc.StatusCode.INVALID_ARGUMENT and (picture := _picture(details)):
+        pointed = InvalidRequestError(said)
+        pointed.picture = picture
+        return pointed
     return kind(f"{said}{_violations(details, said)}{_again(details)}")
 
 
@@ -195,6 +199,12 @@ def _violations(details: Mapping[str, Any], said: str) -> str:
     violations: Iterable[Any] = details["BadRequest"].field_violations
     news = [violation for violation in violations if violation.description not in said]
     return "".join(f"; {violation.field}: {' '.join(violation.description.split())}" for violation in news)
+
+
+def _picture(details: Mapping[str, Any]) -> str:
+    """What stands below the first line of a violation: a filter, and a caret under the place that is wrong."""
+    violations = details["BadRequest"].field_violations if "BadRequest" in details else ()
+    return next((str(one.description).partition("\n")[2] for one in violations if "\n" in one.description), "")
 
 
 def _again(details: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@
     │   ├── ListenError            the address cannot be listened on
     │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
     ├── InvalidRequestError        a request breaks the contract; names the field
-    │   └── AmbiguousRefError      a prefix of an id fits several experiments
+    │   ├── AmbiguousRefError      a prefix of an id fits several experiments
+    │   └── FilterError            a filter is wrong; names the place in it
     ├── NotFoundError              no such experiment
     ├── OffsetGapError             events before this batch are missing; names the offset that is wanted
     ├── EndedError                 more events for an experiment that has its line
@@ -69,6 +70,21 @@ class InvalidRequestError(CollectorError):
 
 class AmbiguousRefError(InvalidRequestError):
     """A prefix of an id fits several experiments."""
+
+
+class FilterError(InvalidRequestError):
+    """A filter, or an order, is wrong.
+
+    Attributes:
+        start, end: the characters of `text` that are.
+        text: the filter.
+    """
+
+    def __init__(self, field: str, message: str, text: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(field, message)
+        self.text = text
+        self.start = start
+        self.end = end
 
 
 class NotFoundError(CollectorError):
@@ -145,6 +161,7 @@ __all__ = [
     "CorruptLineError",
     "DrainingError",
     "EndedError",
+    "FilterError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",

@@ -19,6 +19,12 @@ MAX_TASKS = 1024
 MAX_METRICS = 256
 MAX_REFS = 1000
 MAX_COMPARED = 64
+# Of a filter: characters, comparisons, nested parentheses.
+MAX_FILTER_LENGTH = 4096
+MAX_FILTER_TERMS = 128
+MAX_FILTER_DEPTH = 32
+# Keys of an order_by.
+MAX_ORDER_KEYS = 8
 
 # --- one experiment ---
 MAX_EVENTS = 10_000_000

@@ -79,6 +79,10 @@ class LogFile:
         """Bytes in the file now, whole lines or not."""
         return os.fstat(self._fd).st_size if self._fd >= 0 else 0
 
+    def status(self) -> os.stat_result:
+        """What the operating system says of the file."""
+        return os.fstat(self._fd)
+
     def has_more(self) -> bool:
         """Whether there are bytes behind the last line that is known."""
         return self.size() > self.committed if self._fd >= 0 else self.path.exists()

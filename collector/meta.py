@@ -109,6 +109,10 @@ class Meta:
         """Whether a line was completed."""
         return number in self._amendments
 
+    def numbers(self) -> set[int]:
+        """All lines of which something is said."""
+        return self.annotations.keys() | self._amendments.keys()
+
     def amendment(self, number: int) -> Record | None:
         """The whole record of a line that was completed.
 

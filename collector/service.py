@@ -16,19 +16,12 @@ from collector.annotate import change_from_request
 from collector.append import Appender
 from collector.compare import compare
 from collector.errors import InvalidRequestError, ResponseTooLargeError
+from collector.filters.meaning import current_time
 from collector.follow import Follower, Link
 from collector.fsck import Checked
 from collector.importing import Tally, candidates
 from collector.index import Entry
-from collector.listing import (
-    ListQuery,
-    decode_token,
-    encode_token,
-    first_cursor,
-    list_items,
-    parse_order,
-    parse_page_size,
-)
+from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
 from collector.meta import META_NAME
 from collector.refs import resolve
 from collector.rpc import Gate
@@ -44,11 +37,6 @@ def _is_full(view: collector_pb2.ExperimentView, default: collector_pb2.Experime
     if view not in (collector_pb2.EXPERIMENT_VIEW_UNSPECIFIED, _BASIC, _FULL):
         raise InvalidRequestError("view", f"there is no view {view}")
     return (view or default) == _FULL
-
-
-def _refuse_filter(text: str) -> None:
-    if text.strip():
-        raise InvalidRequestError("filter", "filters are not supported yet: leave the filter empty")
 
 
 class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
@@ -81,16 +69,15 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ListExperimentsRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.ListExperimentsResponse:
         """List a page of experiments."""
-        _refuse_filter(request.filter)
         full = _is_full(request.view, _BASIC)
-        query = ListQuery(parse_order(request.order_by), request.include_running, full)
+        query = Query(request.filter, request.order_by, request.include_running, full, current_time())
         size = parse_page_size(request.page_size)
-        token = request.page_token
-        cursor = decode_token(query, token) if token else first_cursor(query)
-        items = list_items(self._store, query, cursor, size + 1, self._views.start_of)
-        response = collector_pb2.ListExperimentsResponse(total_size=self._store.index().count())
-        if query.include_running:
-            response.total_size += len(self._store.running())
+        cursor = Cursor()
+        if request.page_token:
+            query, cursor = decode_token(query, request.page_token)
+        page = list_page(self._store, self._views, query, cursor, size + 1)
+        items = page.items
+        response = collector_pb2.ListExperimentsResponse(total_size=page.total)
         page_bytes = 0
         for listed in items[:size]:
             experiment = self._view(listed.item, full=full)
@@ -149,13 +136,15 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
     def ExportExperiments(
         self, request: collector_pb2.ExportExperimentsRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.ExportExperimentsResponse]:
-        """Send the log as it stands, up to its last whole line of now."""
-        _refuse_filter(request.filter)
+        """Send the log as it stands, up to its last whole line of now; with a filter, the lines that match."""
         if request.format not in (collector_pb2.EXPORT_FORMAT_UNSPECIFIED, collector_pb2.EXPORT_FORMAT_JSONL):
             raise InvalidRequestError("format", f"there is no format {request.format}")
         self._store.refresh()
         if request.as_shown:
-            yield from self._shown(_place_of(request.resume_token))
+            yield from self._shown(request.filter, _place_of(request.resume_token))
+            return
+        if request.filter.strip():
+            yield from self._export_matching(request.filter, _place_of(request.resume_token))
             return
         # The log only grows: up to here it is the same at any moment.
         place, end = _place_of(request.resume_token), self._store.committed_size()
@@ -167,14 +156,13 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             place += len(chunk)
             yield collector_pb2.ExportExperimentsResponse(chunk=chunk, resume_token=str(place))
 
-    def _shown(self, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+    def _shown(self, text: str, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
         """The lines from a number on, with what was said of each and completed by its amendment."""
-        index = self._store.index()
-        for place in range(number, index.count()):
+        for entry in matching_entries(self._store, text, current_time(), first=number):
             self._gate.check()
-            entry = index.by_number(place)
-            if entry is None or entry.corrupt:
+            if entry.corrupt:
                 continue
+            place = entry.number
             said = self._store.annotation(entry)
             record = self._store.record(entry) | {
                 "number": place,
@@ -188,6 +176,22 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
                 # One who goes on from within a line gets it anew.
                 whole = start + len(piece) == len(chunk)
                 yield collector_pb2.ExportExperimentsResponse(chunk=piece, resume_token=str(place + 1) if whole else "")
+
+    def _export_matching(self, text: str, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+        """The lines from a number on that match, as they stand."""
+        for entry in matching_entries(self._store, text, current_time(), first=number):
+            self._gate.check()
+            place, end = entry.offset, entry.offset + entry.length
+            while place < end:
+                piece = b"".join(self._store.chunks(place, min(end, place + limits.EXPORT_CHUNK_BYTES)))
+                if not piece:
+                    return
+                place += len(piece)
+                last = place >= end
+                if last and not piece.endswith(b"\n"):
+                    piece += b"\n"
+                token = str(entry.number + 1) if last else ""
+                yield collector_pb2.ExportExperimentsResponse(chunk=piece, resume_token=token)
 
     def ImportExperiments(
         self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext

@@ -4,6 +4,7 @@ Files, for a log directory D:
 
     D/percentile_experiments.jsonl             the truth: one line an experiment, in the order in which they ended
     D/percentile_experiments.inflight.sqlite   the events of experiments without a line (`collector.inflight`)
+    D/percentile_experiments.index.sqlite      what lists and filters look at (`collector.index_sqlite`), disposable
     D/percentile_experiments.meta.jsonl        annotations, and amendments of lines that say LOST (`collector.meta`)
     D/percentile_experiments.lock              who writes (`collector.lock`)
     D/percentile_experiments.jsonl.torn-TIME   what an interrupted append left, set aside at open
@@ -22,11 +23,12 @@ Invariants:
     that has a line takes no more.
 7.  All or nothing. An experiment's events are deleted after its line is synced; a crash between leaves both, and the
     events are deleted at the next open because the line is there.
-8.  Nothing is in memory, the index and later files that cannot be made anew from these files.
+8.  Nothing is in memory, in the index that cannot be made anew from these files.
 9.  After a failed sync nothing is assumed: the log is opened anew, cut to what was committed, its last line read back.
 """
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ import google_crc32c
 from collector.annotations import Annotation
 from collector.batches import Batch, Running, Stored
 from collector.errors import (
+    CollectorError,
     CorruptLineError,
     LockedError,
     NetworkFileSystemError,
@@ -48,7 +51,9 @@ from collector.errors import (
 from collector.files import FileLayer
 from collector.fsck import Checked, Finding, check_events, check_log, check_meta, check_set_aside
 from collector.importing import Candidate, Tally, digest_of
-from collector.index import Entry, Index, MemoryIndex, entry_from_line, entry_from_record
+from collector.index import Entry, entry_from_line, entry_from_record
+from collector.index_open import INDEX_NAME, mark_of, open_index
+from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
 from collector.ingest import Ingest
 from collector.lease import DEFAULT_LEASE_S
@@ -77,6 +82,9 @@ LOG_NAME = "percentile_experiments.jsonl"
 INFLIGHT_NAME = "percentile_experiments.inflight.sqlite"
 LOCK_NAME = "percentile_experiments.lock"
 
+# Of the log, indexed in one transaction.
+_STEP_BYTES = 8 << 20
+
 
 class Store:
     """An open store. Make one with `open_store`."""
@@ -96,8 +104,6 @@ class Store:
         self._lock = lock
         # Taken by whoever appends to the log or takes in what others appended.
         self._log_lock = threading.Lock()
-        self._index: Index = MemoryIndex()
-        self._indexed = 0
         self._log = LogFile(self.path, read_only=self.read_only, layer=layer)
         # Who only reads has a snapshot and no writer.
         self._ingest: Ingest | None = None
@@ -108,17 +114,19 @@ class Store:
             files.callback(self.meta.close)
             if not self.read_only:
                 self._settle_at_open()
+            self._index = open_index(self._log, self.record, read_only=self.read_only)
+            files.callback(lambda: self._index.close())
             self._index_new_lines()
+            self._warn_of_corrupt_lines(self._index.corrupt_count())
             self._take_in_meta()
+            self._forget_what_is_not_said()
             if self.read_only:
                 self._events = Snapshot(log_dir / INFLIGHT_NAME)
             else:
                 self._events = Inflight(log_dir / INFLIGHT_NAME)
             files.callback(self._events.close)
             if isinstance(self._events, Inflight):
-                ledger = Ledger(
-                    self._index.by_id, self._append, self._amend, self.watchers.changed, self.watchers.behind
-                )
+                ledger = Ledger(self._find, self._append, self._amend, self.watchers.changed, self.watchers.behind)
                 self._ingest = Ingest(self._events, ledger, codec, lease_s=lease_s)
                 self._ingest.start()
             self._files = files.pop_all()
@@ -158,6 +166,9 @@ class Store:
         stored = 0 if state is None else state.committed
         return Receipt(stored) if entry is None else receipt_of(entry, stored)
 
+    def _find(self, experiment_id: str) -> Entry | None:
+        return self._index.by_id(experiment_id)
+
     def _settle_at_open(self) -> None:
         try:
             self._log.settle()
@@ -177,11 +188,23 @@ class Store:
                 return there
             offset = self._log.append(line)
             entry = entry_from_record(self._index.count(), offset, len(line), Line(record, verified=True))
-            self._index.add(entry)
-            self._indexed = self._log.committed
+            self._index_appended(entry)
             if self.meta.early:
                 self._take_in_meta()
         return entry
+
+    def _index_appended(self, entry: Entry) -> None:
+        """Index a line that stands in the log, whatever it takes: an experiment without it would be written again."""
+        end = self._log.committed
+        try:
+            if not self._index.extend(entry.offset, end, [entry], mark_of(self._log, end)):
+                self._index_new_lines()
+        except (sqlite3.Error, CollectorError) as error:
+            logger.warning("%s failed (%s): the log is indexed anew, in memory", INDEX_NAME, error)
+            self._index.close()
+            self._index = SqliteIndex(None, self.record)
+            self._index_new_lines()
+            self._show(self.meta.numbers())
 
     def _amend(self, entry: Entry, record: Record) -> Entry:
         with self._log_lock:
@@ -313,6 +336,16 @@ class Store:
     def _take_in_meta(self) -> None:
         self._show(self.meta.refresh())
 
+    def _forget_what_is_not_said(self) -> None:
+        """The index of before may know what a meta file said that is not there any more."""
+        annotated, amended = self._index.spoken_of()
+        said = self.meta.numbers()
+        for number in annotated - said:
+            self._index.annotate(number, Annotation())
+        if not amended <= said:
+            self._index.spoil()
+            self._renew_index()
+
     def _show(self, numbers: set[int]) -> None:
         for number in numbers:
             try:
@@ -338,10 +371,21 @@ class Store:
             finally:
                 self._log_lock.release()
 
-    def index(self) -> Index:
+    def index(self) -> SqliteIndex:
         """What is known of every line, as of now."""
+        if self._index.unusable():
+            self._renew_index()
         self.refresh()
         return self._index
+
+    def _renew_index(self) -> None:
+        with self._log_lock:
+            if self._index.unusable():
+                logger.warning("%s was damaged or removed: it is made anew", INDEX_NAME)
+                self._index.close()
+                self._index = open_index(self._log, self.record, read_only=self.read_only)
+                self._index_new_lines()
+                self._show(self.meta.numbers())
 
     def committed_size(self) -> int:
         """Bytes of the log up to the end of its last whole line."""
@@ -384,39 +428,54 @@ class Store:
         return self._events.read(experiment_id, offset, max_bytes=max_bytes, fresh=ended)
 
     def _index_new_lines(self) -> None:
-        start, end = self._indexed, self._log.committed
-        if start == end:
-            return
-        corrupt: list[Entry] = []
+        """Bring the index up to the end of the log, in steps that each are there for good."""
+        end = self._log.committed
+        while (start := self._index.indexed()) < end:
+            corrupt = sum(self._index_from(start, end))
+            if start > 0:
+                self._warn_of_corrupt_lines(corrupt)
+
+    def _index_from(self, start: int, end: int) -> Iterator[int]:
+        """Index what stands between two places; yields how many corrupt lines each step had."""
+        number = self._index.count()
+        entries: list[Entry] = []
+        step_start, size = start, 0
         for offset, length, line in iterate_lines(self._log.chunks(start, end), start, MAX_LINE_BYTES):
-            if line is not None and is_blank(line):
-                continue
-            for entry in self._entries_of(offset, length, line):
-                self._index.add(entry)
-                if entry.corrupt:
-                    corrupt.append(entry)
-        self._indexed = end
-        if corrupt:
-            first = corrupt[0]
+            if line is None or not is_blank(line):
+                found = self._entries_of(number, offset, length, line)
+                number += len(found)
+                entries += found
+            size += length
+            here = offset + length
+            if size >= _STEP_BYTES or here >= end:
+                if not self._index.extend(step_start, here, entries, mark_of(self._log, here)):
+                    # Another process was faster: go on where it is.
+                    return
+                yield sum(entry.corrupt for entry in entries)
+                entries, step_start, size = [], here, 0
+
+    def _warn_of_corrupt_lines(self, count: int) -> None:
+        if count and (first := self._index.first_corrupt()) is not None:
             logger.warning(
                 "%s: %d of its lines cannot be read, the first is number %d: %s",
                 self.path,
-                len(corrupt),
+                count,
                 first.number,
                 first.error,
             )
 
-    def _entries_of(self, offset: int, length: int, line: bytes | None) -> Iterator[Entry]:
-        entry = entry_from_line(self._index.count(), offset, length, line)
+    def _entries_of(self, number: int, offset: int, length: int, line: bytes | None) -> list[Entry]:
+        entry = entry_from_line(number, offset, length, line)
         pieces = split_lost_newlines(line) if entry.corrupt and line is not None else []
         if len(pieces) < 2:
-            yield entry
-            return
-        for piece in pieces:
+            return [entry]
+        entries = []
+        for place, piece in enumerate(pieces):
             # All but the last end in the byte that was a newline.
             text = piece if piece is pieces[-1] else piece[:-1]
-            yield entry_from_line(self._index.count(), offset, len(text), text)
+            entries.append(entry_from_line(number + place, offset, len(text), text))
             offset += len(piece)
+        return entries
 
 
 def _now() -> str:

@@ -92,6 +92,14 @@ class Views:
             return 0
         return max(0, start_time.ToNanoseconds())
 
+    def running_record(self, experiment_id: str, *, full: bool) -> Record | None:
+        """The record of an experiment that runs, as far as it has come; None where it does not any more."""
+        try:
+            experiment = self.of_running(experiment_id, full=full)
+        except NotFoundError:
+            return None
+        return None if experiment.HasField("number") else record_from_experiment(experiment)
+
     def record(self, ref: str, field: str) -> Record:
         """The full record of the experiment that a REF names.
 

@@ -101,8 +101,12 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ListExperimentsRequest, context: grpc.ServicerContext
     ) -> collector_pb2.ListExperimentsResponse:
         self._called(request, context)
-        if request.filter:
-            abort(context, grpc.StatusCode.UNIMPLEMENTED, "filters are not supported yet: leave --filter out")
+        if request.filter == "acuracy > 1":
+            wrong = "no experiment has a field 'acuracy': did you mean accuracy?"
+            picture = f"{wrong}\n  acuracy > 1\n  ^^^^^^^"
+            violation = error_details_pb2.BadRequest.FieldViolation(field="filter", description=picture)
+            bad = error_details_pb2.BadRequest(field_violations=[violation])
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, wrong, bad)
         shown = [*self.experiments, *(self._unended() if request.include_running else ())]
         if request.order_by == "number desc":
             shown.reverse()
