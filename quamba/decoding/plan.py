@@ -1,0 +1,121 @@
+"""What the fused kernels read of a quantized model, taken from its modules once; or that they cannot run it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quamba.nn.conv import QCausalConv1d
+from quamba.nn.linear import QLinear
+from quamba.transforms.hadamard import Hadamard, hadamard_matrix
+
+
+class NotFused(Exception):
+    """The fused kernels do not run this model; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A linear layer of 8-bit codes.
+
+    Attributes:
+        codes: int8 [N, K].
+        scale: float32 [N], all scales in one.
+        bias: float32 [N] in units of the output, or None.
+        in_scale: float32, of the input's codes.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    in_scale: Tensor
+
+
+def product(part: nn.Module, name: str, *, coded: bool) -> Product:
+    """Of a layer whose output is codes, or float.
+
+    Raises:
+        NotFused: it is no such layer.
+    """
+    if not isinstance(part, QLinear) or part.in_scale is None or part.weight_scale is None:
+        raise NotFused(f"{name} does not multiply 8-bit codes")
+    if part.shape[1] % 16:
+        raise NotFused(f"{name} has rows of {part.shape[1]} codes, which are not whole 16 bytes")
+    if (part.out_scale is None) == coded:
+        raise NotFused(f"{name} gives {'floats' if coded else 'codes'}")
+    scale, bias = part.in_scale * part.weight_scale, part.bias
+    if part.out_scale is not None:
+        scale = scale / part.out_scale
+        bias = None if bias is None else bias / part.out_scale
+    return Product(part.operand().contiguous(), scale, bias, part.in_scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Convolved:
+    """A convolution of codes: weights int8 [K, C]; what a product, the bias and an output code stand for, [C]."""
+
+    weight: Tensor
+    factor: Tensor
+    bias: Tensor
+    scale: Tensor
+
+
+def convolved(part: nn.Module, in_scale: Tensor) -> Convolved:
+    """Of a quantized convolution whose input has these scales, float32 [C] or one.
+
+    Raises:
+        NotFused: it is none.
+    """
+    if not isinstance(part, QCausalConv1d):
+        raise NotFused("the convolution is not of 8-bit codes")
+    channels = len(part.weight_scale)
+    bias = torch.zeros_like(part.weight_scale)
+    if part.bias_codes is not None and part.bias_scale is not None:
+        bias = part.bias_codes * part.bias_scale
+    return Convolved(
+        part.codes.t().contiguous(),
+        (part.weight_scale * in_scale).contiguous(),
+        bias,
+        part.out_scale.expand(channels).contiguous(),
+    )
+
+
+def rotation_factors(rotation: nn.Module, size: int, inner: int) -> tuple[Tensor, Tensor] | None:
+    """The rotation as a factor across rows [size / inner, ..] and one inside them [inner, inner]; None: there is none.
+
+    Raises:
+        NotFused: it has no such factors.
+    """
+    if isinstance(rotation, nn.Identity):
+        return None
+    if not isinstance(rotation, Hadamard):
+        raise NotFused(f"a {type(rotation).__name__} is no rotation that is known")
+    factors = rotation.factors
+    if factors.size != size or inner.bit_count() != 1 or inner > 1 << factors.doublings:
+        raise NotFused(f"the rotation of {size} has no factor of {inner}")
+    across = hadamard_matrix(factors.order // inner)
+    left = torch.kron(torch.eye(factors.blocks, dtype=across.dtype), across)
+    right = hadamard_matrix(inner) / math.sqrt(factors.order)
+    device = rotation.left.device
+    return left.float().to(device).contiguous(), right.float().to(device).contiguous()
+
+
+def state_scales(mixer: nn.Module, channels: int, columns: int) -> tuple[Tensor, Tensor]:
+    """The scale of a state as rows float32 [rows, N], and the row of each channel, int16 [channels].
+
+    Raises:
+        NotFused: the state is not quantized.
+    """
+    scale = mixer.state_scale
+    if not isinstance(scale, Tensor):
+        raise NotFused("the state is not of 8-bit codes")
+    if scale.ndim == 0:
+        return scale.expand(1, columns).contiguous(), torch.zeros(channels, dtype=torch.int16, device=scale.device)
+    table, rows = mixer.state_scale_table, mixer.state_scale_rows
+    if not isinstance(table, Tensor) or not isinstance(rows, Tensor):
+        raise NotFused("the state's scales are not kept as rows")
+    return table.contiguous(), rows.reshape(-1).contiguous()
+
+
+__all__ = ["Convolved", "NotFused", "Product", "convolved", "product", "rotation_factors", "state_scales"]
