@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quamba.decoding.plan import NotFused, Product, convolved, product, rotation_factors, state_scales
+from quamba.decoding.plan import NotFused, Product, convolved, product, rotation_of, state_scales
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES, gemv
 from quamba.kernels.triton_join import join
@@ -60,7 +60,7 @@ class Mamba2Layer:
         width = len(in_proj.codes)
         projected = out_scale.expand(width).contiguous()
         conv = convolved(mixer.conv1d, projected[E : E + c.conv_dim])
-        factors = rotation_factors(mixer.rotation, E, P)
+        rotation = rotation_of(mixer.rotation, E, P, projected.device)
         table, rows = state_scales(mixer, E, N)
         D = values_of(mixer.D)
         step = SSDStep(
@@ -78,13 +78,15 @@ class Mamba2Layer:
             state_rows=rows,
             norm_weight=gate.weight if isinstance(gate, GatedRMSNorm) else torch.ones(E, device=projected.device),
             norm_first=isinstance(gate, GatedRMSNorm) and gate.norm_before_gate,
-            right=None if factors is None else factors[1],
+            right=rotation.right,
+            old_head=rotation.old_row,
+            old_place=rotation.old_place,
         )
         return cls(
             norm=(layer.norm.weight, layer.norm.eps),
             in_proj=in_proj,
             step=step,
-            left=None if factors is None else factors[0],
+            left=rotation.left,
             gated=gate.eps if isinstance(gate, GatedRMSNorm) else None,
             out_proj=product(mixer.out_proj, "out_proj", coded=False),
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from quamba.nn.conv import QCausalConv1d
 from quamba.nn.linear import QLinear
 from quamba.transforms.hadamard import Hadamard, hadamard_matrix
+from quamba.transforms.reorder import RestoreOrder
 
 
 class NotFused(Exception):
@@ -81,12 +82,42 @@ def convolved(part: nn.Module, in_scale: Tensor) -> Convolved:
     )
 
 
-def rotation_factors(rotation: nn.Module, size: int, inner: int) -> tuple[Tensor, Tensor] | None:
-    """The rotation as a factor across rows [size / inner, ..] and one inside them [inner, inner]; None: there is none.
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation as a factor across rows of channels, one inside them, and the order in which it finds both.
+
+    Attributes:
+        left: float32 [R, R], or None without rotation.
+        right: float32 [P, P], or None without rotation.
+        old_row: int32 [R].
+        old_place: int16 [R P].
+    """
+
+    left: Tensor | None
+    right: Tensor | None
+    old_row: Tensor
+    old_place: Tensor
+
+
+def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device) -> Rotation:
+    """The rotation of `size` channels, in rows of `inner`.
 
     Raises:
         NotFused: it has no such factors.
     """
+    order = torch.arange(size, device=device)
+    if isinstance(rotation, nn.Sequential) and isinstance(rotation[0], RestoreOrder):
+        order = rotation[0].places.long().argsort()
+        rotation = rotation[1]
+    rows = (order // inner).view(-1, inner)
+    if bool((rows != rows[:, :1]).any()):
+        raise NotFused("channels have moved between heads")
+    old_row, old_place = rows[:, 0].int().contiguous(), (order % inner).to(torch.int16)
+    factors = _factors(rotation, size, inner)
+    return Rotation(None, None, old_row, old_place) if factors is None else Rotation(*factors, old_row, old_place)
+
+
+def _factors(rotation: nn.Module, size: int, inner: int) -> tuple[Tensor, Tensor] | None:
     if isinstance(rotation, nn.Identity):
         return None
     if not isinstance(rotation, Hadamard):
@@ -118,4 +149,4 @@ def state_scales(mixer: nn.Module, channels: int, columns: int) -> tuple[Tensor,
     return table.contiguous(), rows.reshape(-1).contiguous()
 
 
-__all__ = ["Convolved", "NotFused", "Product", "convolved", "product", "rotation_factors", "state_scales"]
+__all__ = ["Convolved", "NotFused", "Product", "Rotation", "convolved", "product", "rotation_of", "state_scales"]

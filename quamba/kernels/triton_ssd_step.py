@@ -3,7 +3,8 @@
     xBC = q8(SiLU(conv(codes)))                         the convolution's memory is a ring of d_conv codes a channel
     S = exp(dt A) S + dt x B^T,  y = S C + D x          S kept as int8 with a scale a column and group of channels
     v = y SiLU(z) w,  squares = sum (y SiLU(z))^2       (or of y alone, where the norm comes before the gate)
-    out = v R                                           R: the Hadamard transform's factor inside a head
+    out = v R                                           R: the Hadamard transform's factor inside a head, whose
+                                                        heads and channels it finds in their old order
 
 What is left of norm and rotation joins the heads: `quamba.kernels.triton_join`.
 """
@@ -55,6 +56,8 @@ def ssd_step_kernel(
     state_rows,
     norm_weight,
     right,
+    old_head,
+    old_place,
     out,
     squares,
     dt_low,
@@ -101,23 +104,25 @@ def ssd_step_kernel(
     dt = tl.minimum(tl.maximum(softplus(dt), dt_low), dt_high)
     decay = tl.exp(dt * tl.load(A + head))
     s = tl.load(state_table + tl.load(state_rows + e).to(tl.int32)[:, None] * N + n[None, :])
-    place = state + ((row * H + head) * P + p)[:, None].to(tl.int64) * N + n[None, :]
-    S = tl.load(place).to(tl.float32) * s
+    kept_state = state + ((row * H + head) * P + p)[:, None].to(tl.int64) * N + n[None, :]
+    S = tl.load(kept_state).to(tl.float32) * s
     S = decay * S + (dt * x)[:, None] * B[None, :]
-    tl.store(place, round_codes(S / s).to(tl.int8))
+    tl.store(kept_state, round_codes(S / s).to(tl.int8))
     y = tl.sum(S * Cs[None, :], axis=1) + x * tl.load(D + e)
     z = tl.load(codes + e).to(tl.float32) * tl.load(projected_scale + e)
     gate = silu(z)
     v = y * gate
+    to = tl.load(old_head + head)
     if NORM_FIRST:
-        tl.store(squares + row * H + head, tl.sum(y * y, axis=0))
+        tl.store(squares + row * H + to, tl.sum(y * y, axis=0))
     else:
-        tl.store(squares + row * H + head, tl.sum(v * v, axis=0))
+        tl.store(squares + row * H + to, tl.sum(v * v, axis=0))
     v = v * tl.load(norm_weight + e)
     if ROTATE:
         q = tl.arange(0, P)
-        v = tl.sum(v[:, None] * tl.load(right + p[:, None] * P + q[None, :]), axis=0)
-        tl.store(out + row * E + head * P + q, v)
+        place = tl.load(old_place + e).to(tl.int32)
+        v = tl.sum(v[:, None] * tl.load(right + place[:, None] * P + q[None, :]), axis=0)
+        tl.store(out + row * E + to * P + q, v)
     else:
         tl.store(out + row * E + e, v)
 
@@ -142,6 +147,8 @@ class SSDStep:
         norm_weight: float32 [E].
         norm_first: the gated norm looks at y before the gate.
         right: float32 [P, P], or None without rotation.
+        old_head: where each head was before heads were reordered, int32 [H]: the rotation is of the old order.
+        old_place: each channel's place in its head then, int16 [E].
     """
 
     sizes: tuple[int, int, int, int, int, int]
@@ -159,6 +166,8 @@ class SSDStep:
     norm_weight: Tensor
     norm_first: bool
     right: Tensor | None
+    old_head: Tensor
+    old_place: Tensor
 
 
 def ssd_step(
@@ -204,6 +213,8 @@ def ssd_step(
         step.state_rows,
         step.norm_weight,
         step.norm_weight if step.right is None else step.right,
+        step.old_head,
+        step.old_place,
         out,
         squares,
         step.dt_limit[0],
@@ -245,9 +256,15 @@ def ssd_step_reference(
     state.copy_((S / scale).round().clamp(-128, 127))
     y = (S * C[:, :, None]).sum(-1) + x * step.D.view(H, P)
     gated = y * torch.nn.functional.silu(values[:, :E]).view(batch, H, P)
-    squares.copy_((y if step.norm_first else gated).square().sum(-1))
-    gated = gated * step.norm_weight.view(H, P)
-    out.copy_((gated if step.right is None else gated @ step.right).flatten(1))
+    squares[:, step.old_head.long()] = (y if step.norm_first else gated).square().sum(-1)
+    gated = (gated * step.norm_weight.view(H, P)).flatten(1)
+    if step.right is None:
+        out.copy_(gated)
+        return
+    old = step.old_head.long().repeat_interleave(P) * P + step.old_place.long()
+    restored = torch.empty_like(gated)
+    restored[:, old] = gated
+    out.copy_((restored.view(batch, H, P) @ step.right).flatten(1))
 
 
 __all__ = ["SSDStep", "ssd_step", "ssd_step_kernel", "ssd_step_reference"]
