@@ -63,6 +63,7 @@ class Mamba2Layer:
         rotation = rotation_of(mixer.rotation, E, P, projected.device)
         table, rows = state_scales(mixer, E, N)
         D = values_of(mixer.D)
+        weight = gate.weight if isinstance(gate, GatedRMSNorm) else torch.ones(E, device=projected.device)
         step = SSDStep(
             sizes=(E, H, P, G, N, c.d_conv),
             projected_scale=projected,
@@ -76,7 +77,7 @@ class Mamba2Layer:
             dt_limit=c.dt_limit,
             state_table=table,
             state_rows=rows,
-            norm_weight=gate.weight if isinstance(gate, GatedRMSNorm) else torch.ones(E, device=projected.device),
+            norm_weight=weight * rotation.norm,
             norm_first=isinstance(gate, GatedRMSNorm) and gate.norm_before_gate,
             right=rotation.right,
             old_head=rotation.old_row,
@@ -148,6 +149,7 @@ class Mamba2Layer:
             rows=H,
             groups=G,
             eps=self.gated or 0.0,
+            warps=how.join_warps,
             pdl=how.pdl,
         )
         gemv(scratch.codes, b.codes, b.scale, b.bias, residual, kind=ADD, **how.gemv(*b.codes.shape))
@@ -161,7 +163,7 @@ class Mamba2Memory:
     state: Tensor
 
     def load(self, cache: LayerCache) -> None:
-        """Take over what a cache remembers, as if the last token's time had been K - 2 (mod K)."""
+        """Take over what a cache remembers, as if the next token's time were K - 1."""
         self.ring.zero_()
         self.state.zero_()
         if cache.conv is not None:
@@ -170,9 +172,9 @@ class Mamba2Memory:
             self.state[: len(cache.state.codes)] = cache.state.codes
 
     def store(self, batch: int, time: int, scale: Tensor) -> LayerCache:
-        """A cache of the first rows after the token at `time`; `scale` is the state's."""
+        """A cache of the first rows before the token at `time`; `scale` is the state's."""
         K = self.ring.shape[1]
-        order = [(time + 2 + tap) % K for tap in range(K - 1)]
+        order = [(time + 1 + tap) % K for tap in range(K - 1)]
         return LayerCache(self.ring[:batch, order].clone(), QTensor(self.state[:batch].clone(), scale))
 
 

@@ -87,16 +87,18 @@ class Rotation:
     """A rotation as a factor across rows of channels, one inside them, and the order in which it finds both.
 
     Attributes:
-        left: float32 [R, R], or None without rotation.
-        right: float32 [P, P], or None without rotation.
+        left: of +-1, float16 [R, R], or None without rotation.
+        right: of +-1, int8 [P, P], or None without rotation.
         old_row: int32 [R].
         old_place: int16 [R P].
+        norm: what makes them orthonormal.
     """
 
     left: Tensor | None
     right: Tensor | None
     old_row: Tensor
     old_place: Tensor
+    norm: float
 
 
 def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device) -> Rotation:
@@ -113,13 +115,8 @@ def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device
     if bool((rows != rows[:, :1]).any()):
         raise NotFused("channels have moved between heads")
     old_row, old_place = rows[:, 0].int().contiguous(), (order % inner).to(torch.int16)
-    factors = _factors(rotation, size, inner)
-    return Rotation(None, None, old_row, old_place) if factors is None else Rotation(*factors, old_row, old_place)
-
-
-def _factors(rotation: nn.Module, size: int, inner: int) -> tuple[Tensor, Tensor] | None:
     if isinstance(rotation, nn.Identity):
-        return None
+        return Rotation(None, None, old_row, old_place, 1.0)
     if not isinstance(rotation, Hadamard):
         raise NotFused(f"a {type(rotation).__name__} is no rotation that is known")
     factors = rotation.factors
@@ -127,9 +124,13 @@ def _factors(rotation: nn.Module, size: int, inner: int) -> tuple[Tensor, Tensor
         raise NotFused(f"the rotation of {size} has no factor of {inner}")
     across = hadamard_matrix(factors.order // inner)
     left = torch.kron(torch.eye(factors.blocks, dtype=across.dtype), across)
-    right = hadamard_matrix(inner) / math.sqrt(factors.order)
-    device = rotation.left.device
-    return left.float().to(device).contiguous(), right.float().to(device).contiguous()
+    return Rotation(
+        left.half().to(device),
+        hadamard_matrix(inner).to(torch.int8).to(device),
+        old_row,
+        old_place,
+        1 / math.sqrt(factors.order),
+    )
 
 
 def state_scales(mixer: nn.Module, channels: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,7 @@ class DecodeRunner:
         """Take over what a cache remembers."""
         for memory, layer in zip(self.memory, cache.layers, strict=True):
             memory.load(layer)
-        self._time = self.plan.model.config.d_conv - 2
+        self._time = self.plan.model.config.d_conv - 1
         self.position.fill_(self._time)
 
     def store(self, batch: int) -> Cache:
@@ -110,12 +110,17 @@ class DecodeRunner:
     def launch(self) -> None:
         """All kernels of a step, in order."""
         plan, how = self.plan, self.how
-        embed(self.ids, plan.table, plan.table_scale, self.residual, self.position)
+        embed(self.ids, plan.table, plan.table_scale, self.residual)
         for layer, memory in zip(plan.layers, self.memory, strict=True):
             layer.launch(self.residual, self.position, memory, self.scratch, how)
-        norm, head = plan.model.norm_f, plan.head
+        self._head()
+        # Nothing of this step reads it any more, and nothing of the next one begins before.
+        self.position.add_(1)
+
+    def _head(self) -> None:
+        norm, head, how = self.plan.model.norm_f, self.plan.head, self.how
         if head is None:
-            self.logits.copy_(plan.model.lm_head(norm(self.residual)))
+            self.logits.copy_(self.plan.model.lm_head(norm(self.residual)))
             return
         gemv(
             self.residual,

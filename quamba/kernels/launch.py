@@ -12,12 +12,14 @@ class Launch:
         device: use the device's integer dot product; false under the interpreter.
         pdl: overlap launches.
         step_warps: warps of a head's program.
+        join_warps: warps of a program across heads.
         shapes: rows and warps of a program by the shape [N, K] of a product; others have the default.
     """
 
     device: bool = True
     pdl: bool = False
-    step_warps: int = 4
+    step_warps: int = 8
+    join_warps: int = 4
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def gemv(self, rows: int, inner: int) -> dict[str, Any]:
@@ -27,11 +29,11 @@ class Launch:
 
 
 def default_shape(rows: int, inner: int) -> tuple[int, int]:
-    """Rows and warps of a program: some 40 kB of weights each, and enough programs for every multiprocessor."""
+    """Rows and warps of a program: up to 80 kB of weights in its registers, and work for most multiprocessors."""
     block = 32
-    while block > 4 and (block * inner > 40960 or rows < 264 * block):
+    while block > 4 and (block * inner > 81920 or rows < 96 * block):
         block //= 2
-    return block, 8 if block * inner > 16384 else 4
+    return block, 8 if block * inner >= 8192 else 4
 
 
 __all__ = ["Launch", "default_shape"]

@@ -1,4 +1,4 @@
-"""The first launch of a step: rows of the embedding as float32, and the time one token on."""
+"""The first launch of a step: rows of the embedding as float32."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @triton.jit
-def embed_kernel(ids, table, scale, out, position, D, SCALED: tl.constexpr, BLOCK: tl.constexpr):
+def embed_kernel(ids, table, scale, out, D, SCALED: tl.constexpr, BLOCK: tl.constexpr):
     """Columns BLOCK * program_id(0).. of batch row program_id(1)."""
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.program_id(1)
@@ -15,11 +15,9 @@ def embed_kernel(ids, table, scale, out, position, D, SCALED: tl.constexpr, BLOC
     if SCALED:
         values = values * tl.load(scale + token)
     tl.store(out + row * D + columns, values, mask=columns < D)
-    if (tl.program_id(0) == 0) & (row == 0):
-        tl.store(position, tl.load(position) + 1)
 
 
-def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor, position: Tensor) -> None:
+def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
     """Launch it.
 
     Args:
@@ -27,7 +25,6 @@ def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor, positio
         table: int8 or float32 [V, D].
         scale: float32 [V], for int8.
         out: float32 [Bt, D].
-        position: int32 [1], one more afterwards.
     """
     width = table.shape[1]
     embed_kernel[(triton.cdiv(width, 512), len(ids))](
@@ -35,7 +32,6 @@ def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor, positio
         table,
         out if scale is None else scale,
         out,
-        position,
         width,
         SCALED=scale is not None,
         BLOCK=512,
@@ -43,10 +39,9 @@ def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor, positio
     )
 
 
-def embed_reference(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor, position: Tensor) -> None:
+def embed_reference(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
     """The definition, in plain PyTorch; arguments as `embed`."""
     out.copy_(table[ids] if scale is None else table[ids] * scale[ids][:, None])
-    position.add_(1)
 
 
 __all__ = ["embed", "embed_kernel", "embed_reference"]

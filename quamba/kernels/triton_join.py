@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import quantize, wait_before
+from quamba.kernels.triton_common import round_codes, wait_before
 from quamba.qtypes import QMAX, QMIN
 
 
@@ -42,6 +42,7 @@ def join_kernel(
         matrix = tl.load(left + r[None, :] * R + r[:, None], mask=(r < R)[:, None] & (r < R)[None, :], other=0.0)
     wait_before(PDL)
     v = tl.load(x + place, mask=live, other=0.0)
+    s = tl.load(scale)
     if NORM:
         sums = tl.load(squares + row * R + r, mask=r < R, other=0.0)
         if G == 1:
@@ -50,10 +51,13 @@ def join_kernel(
             same = (r // (R // G))[:, None] == (r // (R // G))[None, :]
             total = tl.sum(tl.where(same, tl.broadcast_to(sums[None, :], [ROWS, ROWS]), 0.0), axis=1)
             v = v * tl.rsqrt(total / (R * P // G) + eps)[:, None]
+    v = tl.math.div_rn(v, s)
     if ROTATE:
-        # Entries of +-1 have no rest in TF32, and three products keep those of v.
-        v = tl.dot(matrix, v, input_precision="tf32x3")
-    tl.store(out + place, quantize(v, tl.load(scale)).to(tl.int8), mask=live)
+        # Two halves hold 22 bits of v; what is cut off here saturates behind the rotation too.
+        v = tl.minimum(tl.maximum(v, -60000.0), 60000.0)
+        high = v.to(tl.float16)
+        v = tl.dot(matrix, (v - high.to(tl.float32)).to(tl.float16), tl.dot(matrix, high))
+    tl.store(out + place, round_codes(v).to(tl.int8), mask=live)
 
 
 def join(
@@ -66,6 +70,7 @@ def join(
     rows: int,
     groups: int = 1,
     eps: float = 0.0,
+    warps: int = 4,
     pdl: bool = False,
 ) -> None:
     """Launch it.
@@ -73,12 +78,13 @@ def join(
     Args:
         x: float32 [Bt, R P].
         squares: float32 [Bt, R]; None without a norm.
-        left: float32 [R, R], the transform's factor across rows; None without rotation.
+        left: of +-1, float16 [R, R], the transform's factor across rows; None without rotation.
         scale: float32, of the codes.
         out: int8 [Bt, R P].
         rows: R.
         groups: G, of rows that share a mean.
         eps: added to the mean.
+        warps: of a program.
         pdl: overlap with the kernel before.
     """
     columns = x.shape[1] // rows
@@ -97,7 +103,7 @@ def join(
         NORM=squares is not None,
         ROTATE=left is not None,
         PDL=pdl,
-        num_warps=8,
+        num_warps=warps,
         enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )
@@ -120,7 +126,7 @@ def join_reference(
         mean = squares.view(len(x), groups, -1).sum(-1) / (x.shape[1] // groups)
         v = v * torch.rsqrt(mean + eps).repeat_interleave(rows // groups, 1)[..., None]
     if left is not None:
-        v = left.t() @ v
+        v = left.float().t() @ v
     out.copy_((v / scale).round().clamp(QMIN, QMAX).flatten(1))
 
 

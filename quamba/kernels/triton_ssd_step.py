@@ -20,21 +20,23 @@ from quamba.kernels.triton_common import quantize, round_codes, silu, softplus, 
 
 
 @triton.jit
-def _convolved(
-    codes, ring, weights, factor, bias, out_scale, channels, live, position, C, K: tl.constexpr, WRITE: tl.constexpr, own
-):
-    """The values of a few channels behind the convolution; `own`: this program keeps the new code."""
-    new = tl.load(codes + channels, mask=live, other=0)
-    acc = new.to(tl.int32) * tl.load(weights + (K - 1) * C + channels, mask=live, other=0).to(tl.int32)
+def _before(ring, weights, factor, bias, out_scale, channels, live, position, C, K: tl.constexpr):
+    """What a convolution needs besides the new code: its past, the new code's weight, factor, bias and scale."""
+    acc = tl.zeros(channels.shape, dtype=tl.int32)
     for tap in tl.static_range(K - 1):
         slot = (position + 1 + tap) % K
         past = tl.load(ring + slot * C + channels, mask=live, other=0).to(tl.int32)
         acc += past * tl.load(weights + tap * C + channels, mask=live, other=0).to(tl.int32)
-    if WRITE:
-        tl.store(ring + (position % K) * C + channels, new, mask=live & own)
-    v = acc.to(tl.float32) * tl.load(factor + channels, mask=live, other=0.0)
-    v += tl.load(bias + channels, mask=live, other=0.0)
-    s = tl.load(out_scale + channels, mask=live, other=1.0)
+    last = tl.load(weights + (K - 1) * C + channels, mask=live, other=0).to(tl.int32)
+    f = tl.load(factor + channels, mask=live, other=0.0)
+    b = tl.load(bias + channels, mask=live, other=0.0)
+    return acc, last, f, b, tl.load(out_scale + channels, mask=live, other=1.0)
+
+
+@triton.jit
+def _after(new, acc, last, f, b, s):
+    """The values behind the convolution."""
+    v = (acc + new.to(tl.int32) * last).to(tl.float32) * f + b
     return quantize(silu(v), s).to(tl.float32) * s
 
 
@@ -70,6 +72,7 @@ def ssd_step_kernel(
     K: tl.constexpr,
     ROTATE: tl.constexpr,
     NORM_FIRST: tl.constexpr,
+    ONE_SCALE: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Head program_id(0) of row program_id(1)."""
@@ -81,50 +84,62 @@ def ssd_step_kernel(
     p = tl.arange(0, P)
     n = tl.arange(0, N)
     e = head * P + p
-    wait_before(PDL)
+    # All but the projection's codes is this kernel's own, and of earlier steps: read before they are there.
     t = tl.load(position)
     codes = projected + row * WIDTH
     kept = ring + row * (K * C)
-    first = (head % (H // G)) == 0
-    x = _convolved(
-        codes + E, kept, conv_weight, conv_factor, conv_bias, conv_scale, e, p < P, t, C, K, True, p < P
-    )
     b_channels = E + group * N + n
-    B = _convolved(
-        codes + E, kept, conv_weight, conv_factor, conv_bias, conv_scale, b_channels, n < N, t, C, K, True,
-        (n < N) & first,
-    )
     c_channels = b_channels + G * N
-    Cs = _convolved(
-        codes + E, kept, conv_weight, conv_factor, conv_bias, conv_scale, c_channels, n < N, t, C, K, True,
-        (n < N) & first,
+    x_acc, x_last, x_f, x_b, x_s = _before(kept, conv_weight, conv_factor, conv_bias, conv_scale, e, p < P, t, C, K)
+    b_acc, b_last, b_f, b_b, b_s = _before(
+        kept, conv_weight, conv_factor, conv_bias, conv_scale, b_channels, n < N, t, C, K
     )
-    dt_column = 2 * E + 2 * G * N + head
-    dt = tl.load(codes + dt_column).to(tl.float32) * tl.load(projected_scale + dt_column) + tl.load(dt_bias + head)
-    dt = tl.minimum(tl.maximum(softplus(dt), dt_low), dt_high)
-    decay = tl.exp(dt * tl.load(A + head))
-    s = tl.load(state_table + tl.load(state_rows + e).to(tl.int32)[:, None] * N + n[None, :])
+    c_acc, c_last, c_f, c_b, c_s = _before(
+        kept, conv_weight, conv_factor, conv_bias, conv_scale, c_channels, n < N, t, C, K
+    )
     kept_state = state + ((row * H + head) * P + p)[:, None].to(tl.int64) * N + n[None, :]
-    S = tl.load(kept_state).to(tl.float32) * s
-    S = decay * S + (dt * x)[:, None] * B[None, :]
-    tl.store(kept_state, round_codes(S / s).to(tl.int8))
-    y = tl.sum(S * Cs[None, :], axis=1) + x * tl.load(D + e)
-    z = tl.load(codes + e).to(tl.float32) * tl.load(projected_scale + e)
-    gate = silu(z)
-    v = y * gate
+    S = tl.load(kept_state)
+    if ONE_SCALE:
+        s = tl.load(state_table + n)[None, :]
+    else:
+        s = tl.load(state_table + tl.load(state_rows + e).to(tl.int32)[:, None] * N + n[None, :])
+    dt_column = 2 * E + 2 * G * N + head
+    dt_scale, dt_shift, a = tl.load(projected_scale + dt_column), tl.load(dt_bias + head), tl.load(A + head)
+    z_scale, skip, weight = tl.load(projected_scale + e), tl.load(D + e), tl.load(norm_weight + e)
     to = tl.load(old_head + head)
+    if ROTATE:
+        q = tl.arange(0, P)
+        place = tl.load(old_place + e).to(tl.int32)
+        R = tl.load(right + place[:, None] * P + q[None, :])
+    wait_before(PDL)
+    new_x, new_b, new_c = tl.load(codes + E + e), tl.load(codes + E + b_channels), tl.load(codes + E + c_channels)
+    dt = tl.load(codes + dt_column).to(tl.float32) * dt_scale + dt_shift
+    gate = silu(tl.load(codes + e).to(tl.float32) * z_scale)
+    now = kept + (t % K) * C
+    tl.store(now + e, new_x)
+    # Heads of a group share B and C, and the first keeps them; none reads this slot.
+    first = (n < N) & ((head % (H // G)) == 0)
+    tl.store(now + b_channels, new_b, mask=first)
+    tl.store(now + c_channels, new_c, mask=first)
+    x = _after(new_x, x_acc, x_last, x_f, x_b, x_s)
+    B = _after(new_b, b_acc, b_last, b_f, b_b, b_s)
+    Cs = _after(new_c, c_acc, c_last, c_f, c_b, c_s)
+    dt = tl.minimum(tl.maximum(softplus(dt), dt_low), dt_high)
+    decay = tl.exp(dt * a)
+    S = decay * (S.to(tl.float32) * s) + (dt * x)[:, None] * B[None, :]
+    y = tl.sum(S * Cs[None, :], axis=1) + x * skip
+    v = y * gate
     if NORM_FIRST:
         tl.store(squares + row * H + to, tl.sum(y * y, axis=0))
     else:
         tl.store(squares + row * H + to, tl.sum(v * v, axis=0))
-    v = v * tl.load(norm_weight + e)
+    v = v * weight
     if ROTATE:
-        q = tl.arange(0, P)
-        place = tl.load(old_place + e).to(tl.int32)
-        v = tl.sum(v[:, None] * tl.load(right + place[:, None] * P + q[None, :]), axis=0)
+        v = tl.sum(v[:, None] * R.to(tl.float32), axis=0)
         tl.store(out + row * E + to * P + q, v)
     else:
         tl.store(out + row * E + e, v)
+    tl.store(kept_state, round_codes(S * (1.0 / s)).to(tl.int8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +159,9 @@ class SSDStep:
         dt_limit: the least and the largest dt.
         state_table: float32 [rows, N].
         state_rows: int16 [E], each channel's row of the table.
-        norm_weight: float32 [E].
+        norm_weight: float32 [E], times what makes the rotation's factors orthonormal.
         norm_first: the gated norm looks at y before the gate.
-        right: float32 [P, P], or None without rotation.
+        right: of +-1, int8 [P, P], or None without rotation.
         old_head: where each head was before heads were reordered, int32 [H]: the rotation is of the old order.
         old_place: each channel's place in its head then, int16 [E].
     """
@@ -179,7 +194,7 @@ def ssd_step(
     out: Tensor,
     squares: Tensor,
     *,
-    warps: int = 4,
+    warps: int = 8,
     pdl: bool = False,
 ) -> None:
     """Launch it; `ring` and `state` are brought up to date.
@@ -227,6 +242,7 @@ def ssd_step(
         K=K,
         ROTATE=step.right is not None,
         NORM_FIRST=step.norm_first,
+        ONE_SCALE=len(step.state_table) == 1,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
@@ -264,7 +280,7 @@ def ssd_step_reference(
     old = step.old_head.long().repeat_interleave(P) * P + step.old_place.long()
     restored = torch.empty_like(gated)
     restored[:, old] = gated
-    out.copy_((restored.view(batch, H, P) @ step.right).flatten(1))
+    out.copy_((restored.view(batch, H, P) @ step.right.float()).flatten(1))
 
 
 __all__ = ["SSDStep", "ssd_step", "ssd_step_kernel", "ssd_step_reference"]

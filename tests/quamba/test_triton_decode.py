@@ -61,7 +61,7 @@ def make_step(E: int, P: int, G: int, N: int, K: int, *, norm_first: bool, rotat
         state_rows=torch.randint(0, rows, (E,), device=DEVICE).to(torch.int16),
         norm_weight=torch.randn(E, device=DEVICE),
         norm_first=norm_first,
-        right=(hadamard_matrix(P) / E**0.5).float().to(DEVICE) if rotate else None,
+        right=hadamard_matrix(P).to(torch.int8).to(DEVICE) if rotate else None,
         old_head=heads.int(),
         old_place=places.flatten().to(torch.int16),
     )
@@ -128,7 +128,7 @@ def test_norm_and_rotation_across_heads(sizes: tuple[int, int], groups: int | No
     torch.manual_seed(3)
     R, P = sizes
     x, squares = torch.randn(2, R * P, device=DEVICE), torch.rand(2, R, device=DEVICE) * P
-    left = hadamard_matrix(R).float().to(DEVICE) if rotate else None
+    left = hadamard_matrix(R).half().to(DEVICE) if rotate else None
     scale = torch.tensor(0.3 if rotate else 0.03, device=DEVICE)
     found, expected = (torch.full((2, R * P), 3, dtype=torch.int8, device=DEVICE) for _ in range(2))
     given = None if groups is None else squares
