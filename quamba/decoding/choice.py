@@ -60,7 +60,7 @@ def _decoder(model: MambaLM) -> Any:
         return None
     try:
         made = runner.Plan.of(model)
-    except plan.NotFused as error:
+    except plan.NotFusedError as error:
         _log.warning("no fused kernels for this model, as %s: it decodes without them, slower", error)
         return None
     return graphed.GraphedDecoder(made, launch.Launch(pdl=capability >= _PDL_CAPABILITY))

@@ -1,14 +1,11 @@
 """A quantized model as generation sees it: prompts by the model itself, single tokens by replayed graphs."""
 
-
 import torch
 from torch import Tensor
 
 from quamba.decoding.runner import MAX_BATCH, DecodeRunner, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache
-from quamba.nn.model import MambaLM
-
 
 
 class GraphedCache:

@@ -1,11 +1,11 @@
-"""A Mamba-2 layer's step in four launches: norm and in_proj; convolution, state and gate; norm and rotation; out_proj."""
+"""A Mamba-2 layer's step in four launches: norm and in_proj; conv, state and gate; norm and rotation; out_proj."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from quamba.decoding.plan import NotFused, Product, convolved, product, rotation_of, state_scales
+from quamba.decoding.plan import NotFusedError, Product, convolved, product, rotation_of, state_scales
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES, gemv
 from quamba.kernels.triton_join import join
@@ -43,22 +43,20 @@ class Mamba2Layer:
         """From a layer's modules.
 
         Raises:
-            NotFused: the kernels do not run it.
+            NotFusedError: the kernels do not run it.
         """
         mixer = layer.mixer
         if not isinstance(mixer, Mamba2Mixer):
-            raise NotFused(f"a {type(mixer).__name__} is no Mamba-2 mixer")
+            raise NotFusedError(f"a {type(mixer).__name__} is no Mamba-2 mixer")
         c = mixer.config
         E, H, P, G, N = c.d_inner, c.nheads, c.headdim, c.ngroups, c.d_state
         if P.bit_count() != 1 or N.bit_count() != 1 or P < 8 or N < 8 or P * N > 1 << 15 or H > 512:
-            raise NotFused(f"{H} heads of {P} channels and {N} state columns have no kernel")
+            raise NotFusedError(f"{H} heads of {P} channels and {N} state columns have no kernel")
         gate = mixer.norm
         if not isinstance(gate, GatedRMSNorm | PlainGate):
-            raise NotFused(f"a {type(gate).__name__} is no gate that is known")
-        out_scale = getattr(mixer.in_proj, "out_scale", None)
+            raise NotFusedError(f"a {type(gate).__name__} is no gate that is known")
         in_proj = product(mixer.in_proj, "in_proj", coded=True)
-        width = len(in_proj.codes)
-        projected = out_scale.expand(width).contiguous()
+        projected = in_proj.out_scale
         conv = convolved(mixer.conv1d, projected[E : E + c.conv_dim])
         rotation = rotation_of(mixer.rotation, E, P, projected.device)
         table, rows = state_scales(mixer, E, N)

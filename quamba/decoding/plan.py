@@ -12,7 +12,7 @@ from quamba.transforms.hadamard import Hadamard, hadamard_matrix
 from quamba.transforms.reorder import RestoreOrder
 
 
-class NotFused(Exception):
+class NotFusedError(Exception):
     """The fused kernels do not run this model; says why."""
 
 
@@ -25,31 +25,35 @@ class Product:
         scale: float32 [N], all scales in one.
         bias: float32 [N] in units of the output, or None.
         in_scale: float32, of the input's codes.
+        out_scale: of the output's codes, float32 [N]; ones where it is float.
     """
 
     codes: Tensor
     scale: Tensor
     bias: Tensor | None
     in_scale: Tensor
+    out_scale: Tensor
 
 
 def product(part: nn.Module, name: str, *, coded: bool) -> Product:
     """Of a layer whose output is codes, or float.
 
     Raises:
-        NotFused: it is no such layer.
+        NotFusedError: it is no such layer.
     """
     if not isinstance(part, QLinear) or part.in_scale is None or part.weight_scale is None:
-        raise NotFused(f"{name} does not multiply 8-bit codes")
+        raise NotFusedError(f"{name} does not multiply 8-bit codes")
     if part.shape[1] % 16:
-        raise NotFused(f"{name} has rows of {part.shape[1]} codes, which are not whole 16 bytes")
+        raise NotFusedError(f"{name} has rows of {part.shape[1]} codes, which are not whole 16 bytes")
     if (part.out_scale is None) == coded:
-        raise NotFused(f"{name} gives {'floats' if coded else 'codes'}")
+        raise NotFusedError(f"{name} gives {'floats' if coded else 'codes'}")
     scale, bias = part.in_scale * part.weight_scale, part.bias
+    out_scale = torch.ones_like(scale)
     if part.out_scale is not None:
+        out_scale = part.out_scale.expand_as(scale).contiguous()
         scale = scale / part.out_scale
         bias = None if bias is None else bias / part.out_scale
-    return Product(part.operand().contiguous(), scale, bias, part.in_scale)
+    return Product(part.operand().contiguous(), scale, bias, part.in_scale, out_scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,10 @@ def convolved(part: nn.Module, in_scale: Tensor) -> Convolved:
     """Of a quantized convolution whose input has these scales, float32 [C] or one.
 
     Raises:
-        NotFused: it is none.
+        NotFusedError: it is none.
     """
     if not isinstance(part, QCausalConv1d):
-        raise NotFused("the convolution is not of 8-bit codes")
+        raise NotFusedError("the convolution is not of 8-bit codes")
     channels = len(part.weight_scale)
     bias = torch.zeros_like(part.weight_scale)
     if part.bias_codes is not None and part.bias_scale is not None:
@@ -105,7 +109,7 @@ def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device
     """The rotation of `size` channels, in rows of `inner`.
 
     Raises:
-        NotFused: it has no such factors.
+        NotFusedError: it has no such factors.
     """
     order = torch.arange(size, device=device)
     if isinstance(rotation, nn.Sequential) and isinstance(rotation[0], RestoreOrder):
@@ -113,15 +117,15 @@ def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device
         rotation = rotation[1]
     rows = (order // inner).view(-1, inner)
     if bool((rows != rows[:, :1]).any()):
-        raise NotFused("channels have moved between heads")
+        raise NotFusedError("channels have moved between heads")
     old_row, old_place = rows[:, 0].int().contiguous(), (order % inner).to(torch.int16)
     if isinstance(rotation, nn.Identity):
         return Rotation(None, None, old_row, old_place, 1.0)
     if not isinstance(rotation, Hadamard):
-        raise NotFused(f"a {type(rotation).__name__} is no rotation that is known")
+        raise NotFusedError(f"a {type(rotation).__name__} is no rotation that is known")
     factors = rotation.factors
     if factors.size != size or inner.bit_count() != 1 or inner > 1 << factors.doublings:
-        raise NotFused(f"the rotation of {size} has no factor of {inner}")
+        raise NotFusedError(f"the rotation of {size} has no factor of {inner}")
     across = hadamard_matrix(factors.order // inner)
     left = torch.kron(torch.eye(factors.blocks, dtype=across.dtype), across)
     return Rotation(
@@ -133,21 +137,41 @@ def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device
     )
 
 
+def state_scale(mixer: nn.Module) -> Tensor:
+    """Of a mixer's codes.
+
+    Raises:
+        NotFusedError: the state is not quantized.
+    """
+    scale = mixer.state_scale
+    if not isinstance(scale, Tensor):
+        raise NotFusedError("the state is not of 8-bit codes")
+    return scale
+
+
 def state_scales(mixer: nn.Module, channels: int, columns: int) -> tuple[Tensor, Tensor]:
     """The scale of a state as rows float32 [rows, N], and the row of each channel, int16 [channels].
 
     Raises:
-        NotFused: the state is not quantized.
+        NotFusedError: the state is not quantized.
     """
-    scale = mixer.state_scale
-    if not isinstance(scale, Tensor):
-        raise NotFused("the state is not of 8-bit codes")
+    scale = state_scale(mixer)
     if scale.ndim == 0:
         return scale.expand(1, columns).contiguous(), torch.zeros(channels, dtype=torch.int16, device=scale.device)
     table, rows = mixer.state_scale_table, mixer.state_scale_rows
     if not isinstance(table, Tensor) or not isinstance(rows, Tensor):
-        raise NotFused("the state's scales are not kept as rows")
+        raise NotFusedError("the state's scales are not kept as rows")
     return table.contiguous(), rows.reshape(-1).contiguous()
 
 
-__all__ = ["Convolved", "NotFused", "Product", "Rotation", "convolved", "product", "rotation_of", "state_scales"]
+__all__ = [
+    "Convolved",
+    "NotFusedError",
+    "Product",
+    "Rotation",
+    "convolved",
+    "product",
+    "rotation_of",
+    "state_scale",
+    "state_scales",
+]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.mamba2 import Mamba2Layer
-from quamba.decoding.plan import NotFused, Product, product
+from quamba.decoding.plan import NotFusedError, Product, product, state_scale
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_embed import embed
 from quamba.kernels.triton_gemv import FLOAT, gemv
@@ -30,6 +30,7 @@ class Plan:
         table_scale: float32 [V] for int8.
         layers: in order.
         head: of codes, or None: the model's own norm and head run.
+        state_scales: of each layer, as a cache has them.
     """
 
     model: MambaLM
@@ -37,13 +38,14 @@ class Plan:
     table_scale: Tensor | None
     layers: Sequence[Mamba2Layer]
     head: Product | None
+    state_scales: Sequence[Tensor]
 
     @classmethod
     def of(cls, model: MambaLM) -> "Plan":
         """From its modules.
 
         Raises:
-            NotFused: the kernels do not run it.
+            NotFusedError: the kernels do not run it.
         """
         embedding = model.embedding
         if isinstance(embedding, QEmbedding) and embedding.num_bits == 8:
@@ -51,14 +53,15 @@ class Plan:
         elif isinstance(embedding, Embedding):
             table, scale = embedding.weight, None
         else:
-            raise NotFused("the embedding is of 4 bits")
+            raise NotFusedError("the embedding is of 4 bits")
         if model.config.d_model % 16:
-            raise NotFused(f"d_model {model.config.d_model} is no multiple of 16")
+            raise NotFusedError(f"d_model {model.config.d_model} is no multiple of 16")
         head = None
         if isinstance(model.lm_head, QLinear) and model.lm_head.in_scale is not None:
             head = product(model.lm_head, "lm_head", coded=False)
-        layers = [Mamba2Layer.of(layer) for layer in model.layers if isinstance(layer, Layer)]
-        return cls(model, table, scale, layers, head)
+        parts = [layer for layer in model.layers if isinstance(layer, Layer)]
+        layers = [Mamba2Layer.of(layer) for layer in parts]
+        return cls(model, table, scale, layers, head, [state_scale(layer.mixer) for layer in parts])
 
 
 class DecodeRunner:
@@ -96,8 +99,8 @@ class DecodeRunner:
     def store(self, batch: int) -> Cache:
         """A cache of the first rows."""
         layers = []
-        for memory, layer in zip(self.memory, self.plan.model.layers, strict=True):
-            layers.append(memory.store(batch, self._time, layer.mixer.state_scale))
+        for memory, scale in zip(self.memory, self.plan.state_scales, strict=True):
+            layers.append(memory.store(batch, self._time, scale))
         return Cache(layers)
 
     def step(self, input_ids: Tensor) -> Tensor:
@@ -135,7 +138,7 @@ class DecodeRunner:
 
     def _captured(self) -> Callable[[], None]:
         with torch.cuda.device(self.residual.device):
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
             stream.wait_stream(torch.cuda.current_stream())
             # Compiles and loads every kernel, which cannot be done while capturing.
             with torch.cuda.stream(stream):

@@ -18,8 +18,8 @@ class Launch:
 
     device: bool = True
     pdl: bool = False
-    step_warps: int = 8
-    join_warps: int = 4
+    step_warps: int = 4
+    join_warps: int = 8
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def gemv(self, rows: int, inner: int) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# (What Triton compiles has no Python types.)
 """What the Triton kernels share: rounding to codes, activations, integer dot products, early launches.
 
 Kernels are compiled for the device where they run; nothing here is compiled at installation. Under Triton's interpreter

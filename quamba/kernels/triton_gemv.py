@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# (What Triton compiles has no Python types.)
 """One row times an 8-bit weight, all in integers, with the norm before it and the scales behind it in the same launch.
 
     x = codes, or q8(RMSNorm(r) w; s_in) of the residual stream r
@@ -46,7 +48,7 @@ def gemv_kernel(
     base = w + rows.to(tl.int64)[:, None] * K4 + columns[None, :]
     weights = ()
     for i in tl.static_range(K4 // CHUNK):
-        weights = weights + (tl.load(base + i * CHUNK, mask=live[:, None], other=0),)
+        weights = weights + (tl.load(base + i * CHUNK, mask=live[:, None], other=0),)  # noqa: RUF005  # Triton has no *
     factor = tl.load(scale + rows, mask=live, other=0.0)
     wait_before(PDL)
     acc = tl.zeros([BLOCK, CHUNK], dtype=tl.int32)

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# (What Triton compiles has no Python types.)
 """Behind the heads' part of a step: the norm's mean over a group of heads, the rotation across heads, codes.
 
     X [R, P], a row a head:   out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)); s)

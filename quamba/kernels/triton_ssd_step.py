@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# (What Triton compiles has no Python types.)
 """One token of a quantized Mamba-2 layer between its projections, a head a program.
 
     xBC = q8(SiLU(conv(codes)))                         the convolution's memory is a ring of d_conv codes a channel

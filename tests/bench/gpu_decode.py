@@ -54,7 +54,10 @@ def random_model(shape: str) -> MambaLM:
         return torch.randn(*sizes, device="cuda") * std
 
     E, H, C, D = config.d_inner, config.nheads, config.conv_dim, d_model
-    tensors = {"backbone.embedding.weight": normal(50288, D, std=0.02), "backbone.norm_f.weight": normal(D, std=0.1) + 1}
+    tensors = {
+        "backbone.embedding.weight": normal(50288, D, std=0.02),
+        "backbone.norm_f.weight": normal(D, std=0.1) + 1,
+    }
     for i in range(n_layer):
         m = f"backbone.layers.{i}.mixer."
         tensors |= {
@@ -156,7 +159,7 @@ def cases(shape: str, batches: list[int], bandwidth: float, how: Launch) -> list
             "plain": Launch(pdl=False),
         }.items():
             runner = DecodeRunner(plan, batch, options, graph=True)
-            ours[name] = median_ms(lambda runner=runner: runner.step(ids))
+            ours[name] = median_ms(lambda runner=runner, ids=ids: runner.step(ids))
         theirs = baseline_ms(shape, batch)
         best = ours["pdl"] if how.pdl else ours["plain"]
         results.append(

@@ -16,7 +16,7 @@ from tests.quamba.test_rotation import model_of
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.decoding.graphed import GraphedDecoder
-from quamba.decoding.plan import NotFused
+from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT, gemv, gemv_reference
@@ -186,5 +186,5 @@ def test_models_without_kernels_say_so() -> None:
         quantized(Recipe(w_bits=4, a_bits=16)),
         quantized(Recipe(), d_model=40, ssm_headdim=20),
     ):
-        with pytest.raises(NotFused):
+        with pytest.raises(NotFusedError):
             DecodeRunner(Plan.of(model), 1, HOW, graph=False)
