@@ -13,7 +13,8 @@ class Launch:
         pdl: overlap launches.
         step_warps: warps of a head's program.
         join_warps: warps of a program across heads.
-        shapes: rows and warps of a program by the shape [N, K] of a product; others have the default.
+        shapes: rows and warps of a program by the shape [N, K] of a product.
+        other: those of all other products; None: `default_shape` chooses.
     """
 
     device: bool = True
@@ -21,17 +22,24 @@ class Launch:
     step_warps: int = 4
     join_warps: int = 8
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    other: tuple[int, int] | None = None
 
     def gemv(self, rows: int, inner: int) -> dict[str, Any]:
         """Arguments of `gemv` for a weight [rows, inner]."""
-        block, warps = self.shapes.get((rows, inner), default_shape(rows, inner))
+        block, warps = self.shapes.get((rows, inner), self.other or default_shape(rows, inner))
         return {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
 
 
 def default_shape(rows: int, inner: int) -> tuple[int, int]:
-    """Rows and warps of a program: up to 80 kB of weights in its registers, and work for most multiprocessors."""
+    """Rows and warps of a program.
+
+    At most 80 kB of weights in its registers; two programs for each of some 132 multiprocessors where they read more
+    than 40 kB, and work for most multiprocessors in any case (measured on an H100).
+    """
     block = 32
-    while block > 4 and (block * inner > 81920 or rows < 96 * block):
+    while block > 4 and (
+        block * inner > 81920 or rows < 96 * block or (block * inner > 40960 and rows < 264 * block)
+    ):
         block //= 2
     return block, 8 if block * inner >= 8192 else 4
 
