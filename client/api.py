@@ -1,23 +1,30 @@
 """What the client can ask for: functions of our own values over the stubs of both services, all with deadlines."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1 import collector_pb2_grpc
+from qlog.v1.credentials import Credentials
 
 from client import rpc, wire
-from client.errors import NotFoundError
+from client.errors import NotFoundError, QlogError
 from client.values import Experiment, ExperimentPage
 
 if TYPE_CHECKING:
+    from client.annotations import Annotation
+    from client.backup import BackupChunk
+    from client.checks import CheckReport
     from client.comparisons import Comparison
     from client.events import WatchBatch
+    from client.imports import ImportReport
     from client.jobs import Job, JobEvent
 
 MAX_PAGE_SIZE = 1000
+# With statistics an experiment has a hundred times as much.
+_FULL_PAGE_SIZE = 50
 _UUID_LENGTH = 36
 
 
@@ -26,10 +33,10 @@ class _Api:
 
     program: str
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._channel = rpc.open_channel(endpoint)
+        self._channel = rpc.open_channel(endpoint, credentials or Credentials())
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +67,8 @@ class CollectorApi(_Api):
 
     program = "collector"
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
-        super().__init__(endpoint, timeout_s)
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
+        super().__init__(endpoint, timeout_s, credentials)
         self._stub = collector_pb2_grpc.CollectorServiceStub(self._channel)
 
     def page(
@@ -69,18 +76,21 @@ class CollectorApi(_Api):
         *,
         page_size: int,
         page_token: str = "",
-        newest_first: bool = False,
+        order_by: str = "number",
         filter_text: str = "",
         running: bool = False,
     ) -> ExperimentPage:
-        """One page of experiments by their numbers, without statistics; running ones, where wanted, are the newest.
+        """One page of experiments, without statistics; by number, running ones, where wanted, are the newest.
+
+        Args:
+            order_by: fields with asc or desc, as "results.accuracy desc, number".
 
         Raises:
             QlogError: the call failed.
         """
         request = pb.ListExperimentsRequest(
             filter=filter_text,
-            order_by="number desc" if newest_first else "number",
+            order_by=order_by,
             page_size=page_size,
             page_token=page_token,
             view=pb.EXPERIMENT_VIEW_BASIC,
@@ -107,6 +117,109 @@ class CollectorApi(_Api):
         from client.compare_wire import comparison_from
 
         return comparison_from(self._call(self._stub.CompareExperiments, pb.CompareExperimentsRequest(refs=refs)))
+
+    def every(self, filter_text: str = "", *, full: bool = False) -> Iterator[Experiment]:
+        """All experiments that have ended and match, by number, page by page; `full`: with statistics.
+
+        Raises:
+            QlogError: a call failed.
+        """
+        token = ""
+        while True:
+            request = pb.ListExperimentsRequest(
+                filter=filter_text,
+                order_by="number",
+                page_size=_FULL_PAGE_SIZE if full else MAX_PAGE_SIZE,
+                page_token=token,
+                view=pb.EXPERIMENT_VIEW_FULL if full else pb.EXPERIMENT_VIEW_BASIC,
+            )
+            response = self._call(self._stub.ListExperiments, request)
+            for experiment in response.experiments:
+                yield wire.experiment_from(experiment, full=full)
+            token = response.next_page_token
+            if not token:
+                return
+
+    def export(self, filter_text: str = "") -> Iterator[bytes]:
+        """The lines of the log as they stand there, cut anywhere.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        request = pb.ExportExperimentsRequest(filter=filter_text, format=pb.EXPORT_FORMAT_JSONL)
+        for response in self._stream(self._stub.ExportExperiments, request):
+            yield response.chunk
+
+    def import_lines(self, chunks: Iterable[bytes]) -> "ImportReport":
+        """Add lines of another log, cut anywhere; what is there already is not added again.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from client.imports import import_report_from
+
+        failures: list[QlogError] = []
+
+        def requests() -> Iterator[pb.ImportExperimentsRequest]:
+            # gRPC reads in a thread of its own, where an error would be lost.
+            try:
+                for chunk in chunks:
+                    yield pb.ImportExperimentsRequest(chunk=chunk)
+            except QlogError as error:
+                failures.append(error)
+                call.cancel()
+
+        # It takes as long as the file is large: no deadline.
+        call = self._stub.ImportExperiments.future(requests())
+        try:
+            return import_report_from(call.result())
+        except grpc.FutureCancelledError:
+            raise failures[0] from None
+        except grpc.RpcError as error:
+            raise rpc.translated(error, self.endpoint, self.program) from error
+        finally:
+            call.cancel()
+
+    def annotate(self, ref: str, annotation: "Annotation") -> Experiment:
+        """Change an experiment's tags, note or archive mark; the experiment after it.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        request = pb.AnnotateExperimentRequest(
+            ref=ref,
+            add_tags=annotation.add_tags,
+            remove_tags=annotation.remove_tags,
+            note=annotation.note,
+            archived=annotation.archived,
+        )
+        return wire.experiment_from(self._call(self._stub.AnnotateExperiment, request).experiment)
+
+    def check(self) -> "CheckReport":
+        """Have the store checked, every line of every file.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from client.checks import CheckReport, counts_from, finding_from
+
+        findings, counts = [], {}
+        for response in self._stream(self._stub.CheckStore, pb.CheckStoreRequest()):
+            findings += [finding_from(finding) for finding in response.findings]
+            if response.HasField("summary"):
+                counts = counts_from(response.summary)
+        return CheckReport(tuple(findings), counts)
+
+    def backup(self) -> "Iterator[BackupChunk]":
+        """The files of the store as of one moment, one after the other.
+
+        Raises:
+            QlogError: the call failed.
+        """
+        from client.backup import BackupChunk
+
+        for response in self._stream(self._stub.BackupStore, pb.BackupStoreRequest()):
+            yield BackupChunk(response.file, response.offset, response.chunk, response.size_bytes)
 
     def running(self) -> int:
         """How many experiments have not ended.
@@ -137,8 +250,8 @@ class QuantizerApi(_Api):
 
     program = "quantizer"
 
-    def __init__(self, endpoint: str, timeout_s: float = 30.0) -> None:
-        super().__init__(endpoint, timeout_s)
+    def __init__(self, endpoint: str, timeout_s: float = 30.0, credentials: Credentials | None = None) -> None:
+        super().__init__(endpoint, timeout_s, credentials)
         # Reading the log needs none of these.
         from google.longrunning import operations_pb2_grpc
         from qlog.v1 import quantizer_pb2_grpc

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from client.annotations import annotations_of
 from client.documents import Column, Flat, Output, Row, Section, Table
 from client.labels import label
 from client.text import as_text, duration, escape, fixed
@@ -108,8 +109,19 @@ COLUMNS: Mapping[str, ListColumn] = {
         ListColumn("perplexity", _in("results.perplexity"), _perplexity, right=True),
         ListColumn("status", _status),
         ListColumn("duration", _in("duration_s"), duration, right=True),
+        ListColumn("tags", lambda experiment: list(experiment.tags) or None),
+        ListColumn("note", lambda experiment: experiment.note or None),
+        ListColumn("archived", lambda experiment: experiment.archived),
     )
 }
+# Beside these, tags where an experiment has any.
+DEFAULT_COLUMNS = tuple(name for name in COLUMNS if name not in {"tags", "note", "archived"})
+
+
+def default_columns(experiments: Sequence[Experiment]) -> tuple[ListColumn, ...]:
+    """The columns of a list where none were asked for."""
+    tagged = ("tags",) if any(experiment.tags for experiment in experiments) else ()
+    return tuple(COLUMNS[name] for name in (*DEFAULT_COLUMNS, *tagged))
 
 
 def column_for(name: str) -> ListColumn | None:
@@ -169,8 +181,9 @@ def experiment_data(experiment: Experiment) -> dict[str, Any]:
         "status": experiment.status or None,
         **{name: record.get(name) for name in ("config", "results", "reorder_summary", "duration_s")},
     }
+    more = dict(annotations_of(experiment))
     progress = {} if experiment.progress is None else {"progress": progress_data(experiment.progress)}
-    return {**first, **progress, **{name: value for name, value in record.items() if name not in first}}
+    return {**first, **progress, **more, **{name: value for name, value in record.items() if name not in first}}
 
 
 def progress_data(progress: Progress) -> dict[str, Any]:
@@ -187,6 +200,7 @@ __all__ = [
     "bits",
     "column_for",
     "config_text",
+    "default_columns",
     "experiment_data",
     "list_output",
     "progress_data",

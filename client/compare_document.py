@@ -39,7 +39,7 @@ def _sections(comparison: Comparison, everything: bool) -> Iterator[Section]:
     results = tuple(_metric_row(row) for row in comparison.results if everything or row.differs)
     if results:
         others = chain.from_iterable((Column(name, True), Column(label("difference"), True)) for name in names[1:])
-        yield Table((Column(label("metric")), Column(names[0], True), *others), results, label("results"))
+        yield Table((Column(label("metric")), Column(names[0], True), *others), results, label("results_compared"))
     tensors = tuple(_tensor_row(row) for row in comparison.tensors if everything or row.differs)
     if tensors:
         headings = ("range_before", "range_after", "range_reduction")

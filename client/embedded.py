@@ -17,20 +17,24 @@ class LocalStore:
 
 
 @contextmanager
-def open_store(log_dir: Path) -> Iterator[LocalStore]:
-    """Serve the store in a directory for reading, or find the process that serves it.
+def open_store(log_dir: Path, *, write: bool = False) -> Iterator[LocalStore]:
+    """Serve the store in a directory, or find the process that serves it.
+
+    Args:
+        write: also for writing; makes the directory where it is not there.
 
     Raises:
-        StoreError: the directory cannot be read.
+        StoreError: the directory cannot be read, or not be written where that is asked for.
     """
     from collector.embedded import CollectorError, open_local
 
     try:
-        local = open_local(log_dir, read_only=True)
+        local = open_local(log_dir, read_only=not write)
     except CollectorError as error:
         raise StoreError(str(error)) from error
     except OSError as error:
-        raise StoreError(f"--log_dir {log_dir}: cannot be read: {error.strerror or error}") from error
+        what = "used" if write else "read"
+        raise StoreError(f"--log_dir {log_dir}: cannot be {what}: {error.strerror or error}") from error
     try:
         yield LocalStore(local.endpoint, local.owned)
     finally:

@@ -12,7 +12,8 @@ import click
 from qlog.v1.command_line import WRONG_USAGE, refusal, version_option
 
 from client.cli.options import note, shared_options
-from client.errors import QlogError
+from client.errors import InvalidRequestError, QlogError
+from client.text import escape_lines
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -22,6 +23,11 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "compare": "compare",
     "watch": "watch",
+    "export": "export",
+    "import": "import_",
+    "annotate": "annotate",
+    "backup": "backup",
+    "fsck": "fsck",
     "submit": "submit",
     "jobs": "jobs",
     "cancel": "cancel",
@@ -70,7 +76,7 @@ class _Commands(click.Group):
 @partial(shared_options, environment=True)
 @version_option("qlog")
 def cli() -> None:
-    """List, show, compare and watch quantization experiments; submit and cancel jobs.
+    """List, show, compare and watch quantization experiments; take care of their log; submit and cancel jobs.
 
     The options below, but for --version, are accepted before and after the command.
     """
@@ -84,6 +90,8 @@ def _status_of(run: Callable[[], object]) -> int:
         return refusal(error, "qlog", note)
     except QlogError as error:
         note(" ".join(str(error).split()))
+        if isinstance(error, InvalidRequestError) and error.picture:
+            click.echo(escape_lines(error.picture), err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

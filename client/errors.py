@@ -10,6 +10,11 @@
     ├── ServerError              the server failed, or its answer makes no sense
     ├── StreamLostError          a stream broke off; it can be resumed
     ├── StoreError               a local log directory cannot be opened
+    ├── InputError               a file that was named cannot be read
+    ├── OutputError              a file that was named cannot be written
+    ├── MissingPackageError      an optional package is not installed
+    ├── DamageError              a check found damage
+    ├── RejectedError            some of what was given was not taken
     └── ExperimentFailedError    the experiment that was waited for did not complete
 
 Each message is one line: what was wrong, with the value, and what to do.
@@ -39,9 +44,14 @@ class RefusedError(QlogError):
 
 
 class InvalidRequestError(RefusedError):
-    """What was asked for is wrong."""
+    """What was asked for is wrong.
+
+    Attributes:
+        picture: the filter that is wrong, with a caret under the place; lines of text, or empty.
+    """
 
     exit_code = 2
+    picture = ""
 
 
 class AccessError(QlogError):
@@ -60,18 +70,43 @@ class StoreError(QlogError):
     """A local log directory cannot be opened."""
 
 
+class InputError(QlogError):
+    """A file that was named cannot be read."""
+
+
+class OutputError(QlogError):
+    """A file that was named cannot be written."""
+
+
+class MissingPackageError(QlogError):
+    """An optional package is not installed."""
+
+
+class DamageError(QlogError):
+    """A check found damage."""
+
+
+class RejectedError(QlogError):
+    """Some of what was given was not taken."""
+
+
 class ExperimentFailedError(QlogError):
     """The experiment that was waited for did not complete."""
 
 
 __all__ = [
     "AccessError",
+    "DamageError",
     "DeadlineError",
     "ExperimentFailedError",
+    "InputError",
     "InvalidRequestError",
+    "MissingPackageError",
     "NotFoundError",
+    "OutputError",
     "QlogError",
     "RefusedError",
+    "RejectedError",
     "ServerError",
     "StoreError",
     "StreamLostError",

@@ -1,4 +1,4 @@
-"""Every word that tables and summaries say, by key: the one place to translate."""
+"""Every word that tables say, by key, in English and (`client.labels_zh`) in Chinese."""
 
 from collections.abc import Mapping
 
@@ -23,6 +23,7 @@ LABELS: Mapping[str, str] = {
     "configuration": "Configuration",
     "model_facts": "Model",
     "results": "Results",
+    "results_compared": "Results",
     "activation_statistics": "Activation statistics",
     "reorder_effect": "Reorder effect",
     "distribution": "Distribution",
@@ -79,6 +80,22 @@ LABELS: Mapping[str, str] = {
     "absent": "(none)",
     "ended": "ended",
     "unquantized": "unquantized",
+    "tags": "tags",
+    "note": "note",
+    "archived": "archived",
+    "amended": "completed later",
+    # a check
+    "findings": "Findings",
+    "no_damage": "no damage",
+    "severity": "severity",
+    "kind": "kind",
+    "file": "file",
+    "offset": "offset",
+    "message": "message",
+    # an import
+    "imported": "imported",
+    "already_present": "already present",
+    "rejected": "rejected",
     # jobs
     "job": "job",
     "experiment_of_job": "experiment",
@@ -89,13 +106,34 @@ LABELS: Mapping[str, str] = {
 }
 
 
+LANGUAGES = ("en", "zh")
+# What the process speaks: one command, one language.
+_spoken: list[Mapping[str, str]] = [LABELS]
+
+
+def speak(language: str) -> None:
+    """Say everything from now on in one of LANGUAGES."""
+    if language == "zh":
+        from client.labels_zh import LABELS_ZH
+
+        _spoken[0] = LABELS_ZH
+    else:
+        _spoken[0] = LABELS
+
+
+def language_of(environment: Mapping[str, str]) -> str:
+    """The language that the locale asks for: the first of LC_ALL, LC_MESSAGES, LANG that is set."""
+    locale = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
 def label(key: str) -> str:
     """The word for a key.
 
     Raises:
         KeyError: there is none; a mistake of the program.
     """
-    return LABELS[key]
+    return _spoken[0][key]
 
 
-__all__ = ["LABELS", "label"]
+__all__ = ["LABELS", "LANGUAGES", "label", "language_of", "speak"]

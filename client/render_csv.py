@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from qlog.v1.records import non_finite
@@ -13,9 +14,14 @@ from client.text import escape_lines
 
 def write_csv(flat: Flat, stream: TextIO) -> None:
     """Write the header and the rows."""
+    write_rows(flat.header, flat.rows, stream)
+
+
+def write_rows(header: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO) -> None:
+    """Write a header and rows of plain values as they come."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(flat.header)
-    writer.writerows([_cell(value) for value in row] for row in flat.rows)
+    writer.writerow([escape_lines(name) for name in header])
+    writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def _cell(value: Any) -> str:
@@ -34,4 +40,4 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-__all__ = ["write_csv"]
+__all__ = ["write_csv", "write_rows"]

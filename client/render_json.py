@@ -2,20 +2,18 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qlog.v1.records import non_finite
 
-# JSON allows these as they are; a terminal may act on them.
-_HARMFUL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from client.text import harmless_json
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:
     """The text of a value, in one line where `indent` is None."""
     text = json.dumps(json_ready(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return harmless_json(text)
 
 
 def json_ready(value: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import grpc
 from qlog.v1.addresses import CLIENT_KEEPALIVE
+from qlog.v1.channels import secured_channel
+from qlog.v1.credentials import Credentials, CredentialsError, stays_here
 
 from client.errors import (
     AccessError,
@@ -94,8 +96,12 @@ _BROKEN = frozenset(
 )
 
 
-def open_channel(endpoint: str) -> grpc.Channel:
-    """A channel to HOST:PORT; connects with the first call."""
+def open_channel(endpoint: str, credentials: Credentials) -> grpc.Channel:
+    """A channel to HOST:PORT; connects with the first call.
+
+    Raises:
+        AccessError: a file of the credentials cannot be used, or the token may not go there.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
         *CLIENT_KEEPALIVE,
@@ -105,9 +111,12 @@ def open_channel(endpoint: str) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ]
-    if endpoint.rpartition(":")[0] in {"127.0.0.1", "localhost", "[::1]"}:
+    if stays_here(endpoint):
         options.append(("grpc.enable_http_proxy", 0))
-    return grpc.insecure_channel(endpoint, options=options)
+    try:
+        return secured_channel(endpoint, credentials, options)
+    except CredentialsError as error:
+        raise AccessError(str(error)) from None
 
 
 def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: bool = False) -> QlogError:
@@ -123,6 +132,11 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     if stream and code in _BROKEN and "ErrorInfo" not in details:
         return StreamLostError(f"the connection to the {program} at {endpoint} is lost")
     if code is grpc.StatusCode.UNAVAILABLE:
+        if "ErrorInfo" not in details and _of_tls(said):
+            return AccessError(
+                f"the {program} at {endpoint} and this program do not agree on TLS ({_reason(said)}): check --tls_ca, "
+                "the name in its certificate, and --tls_cert where it asks for yours"
+            )
         if "ErrorInfo" not in details:
             return UnreachableError(f"no {program} answers at {endpoint}: {_ADVICE[program]}")
         later = f"the {program} at {endpoint} cannot do it now: {said}{_again(details)}"
@@ -136,7 +150,23 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     kind = ERRORS[code]
     if issubclass(kind, ServerError):
         return kind(f"the {program} at {endpoint} failed ({code.name}): {said}")
+    if code is grpc.StatusCode.INVALID_ARGUMENT and (picture := _picture(details)):
+        pointed = InvalidRequestError(said)
+        pointed.picture = picture
+        return pointed
     return kind(f"{said}{_violations(details, said)}{_again(details)}")
+
+
+def _of_tls(said: str) -> bool:
+    return any(word in said for word in ("SSL", "handshak", "certificate", "Certificate", "TSI_", "Peer name"))
+
+
+def _reason(said: str) -> str:
+    """The part of gRPC's words that says why."""
+    for words in ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "CERTIFICATE_REQUIRED", "WRONG_VERSION"):
+        if words in said:
+            return words.lower().replace("_", " ")
+    return "the handshake failed"
 
 
 def _details(error: grpc.RpcError) -> dict[str, Any]:
@@ -169,6 +199,12 @@ def _violations(details: Mapping[str, Any], said: str) -> str:
     violations: Iterable[Any] = details["BadRequest"].field_violations
     news = [violation for violation in violations if violation.description not in said]
     return "".join(f"; {violation.field}: {' '.join(violation.description.split())}" for violation in news)
+
+
+def _picture(details: Mapping[str, Any]) -> str:
+    """What stands below the first line of a violation: a filter, and a caret under the place that is wrong."""
+    violations = details["BadRequest"].field_violations if "BadRequest" in details else ()
+    return next((str(one.description).partition("\n")[2] for one in violations if "\n" in one.description), "")
 
 
 def _again(details: Mapping[str, Any]) -> str:

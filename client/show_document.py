@@ -5,6 +5,7 @@ from typing import Any
 
 from qlog.v1.records import TASK_KEYS
 
+from client.annotations import annotations_of
 from client.columns import bits, config_text, progress_data, progress_text
 from client.documents import Column, Facts, Flat, Output, Row, Section, Table
 from client.labels import label
@@ -37,6 +38,7 @@ def show_output(experiment: Experiment) -> Output:
     """One experiment, asked for with its tensors' statistics."""
     record = experiment.record
     data = {**record} if experiment.progress is None else {**record, "progress": progress_data(experiment.progress)}
+    data |= annotations_of(experiment)
     return Output(
         sections=tuple(_sections(experiment)),
         data=data,
@@ -79,6 +81,7 @@ def _head(experiment: Experiment) -> Facts:
         ("bits", bits(record.get("config") or {})),
         ("duration", None if record.get("duration_s") is None else duration(record["duration_s"])),
         ("command", record.get("command") or None),
+        *annotations_of(experiment),
         ("schema_version", record.get("schema_version")),
     )
     told = tuple((label(key), as_text(value)) for key, value in entries if value is not None)

@@ -13,6 +13,8 @@ from qlog.v1.records import non_finite
 _HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(f"[{_HARMFUL}]")
 _CONTROL_BUT_LINE = re.compile(f"[{_HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+# JSON allows these as they are; a terminal may act on them.
+_HARMFUL_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NOTHING = "-"
 # Whole numbers below it are shown in full: counts.
 _ALL_DIGITS = 1e15
@@ -31,6 +33,11 @@ def escape_lines(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
+
+
+def harmless_json(text: str) -> str:
+    """The same JSON, with what a terminal may act on as \\u escapes."""
+    return _HARMFUL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def width(text: str) -> int:
@@ -141,6 +148,7 @@ __all__ = [
     "escape",
     "escape_lines",
     "fixed",
+    "harmless_json",
     "number",
     "pad",
     "percent",

@@ -32,6 +32,10 @@ class Experiment:
         status: RUNNING, COMPLETED, FAILED, CANCELLED, LOST; empty where the line has none, CORRUPT where it is damaged.
         record: the line, without per-tensor statistics in the BASIC view.
         progress: its last, while it runs.
+        tags: in the order in which they were added.
+        note: empty where there is none.
+        archived: put away.
+        amended: its line says LOST; it came back later, and this is the whole of it.
     """
 
     number: int | None
@@ -39,6 +43,10 @@ class Experiment:
     status: str
     record: Record
     progress: Progress | None = None
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    archived: bool = False
+    amended: bool = False
 
     @property
     def ended(self) -> bool:

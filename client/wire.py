@@ -19,6 +19,10 @@ def experiment_from(message: common_pb2.Experiment, *, full: bool = False) -> Ex
         status=record_wire.status_name(message.status),
         record=record_wire.experiment_record(message, full=full),
         progress=progress_from(message.progress) if message.HasField("progress") else None,
+        tags=tuple(message.tags),
+        note=message.note,
+        archived=message.archived,
+        amended=message.amended,
     )
 
 

@@ -14,7 +14,7 @@ from qlog.v1 import collector_pb2
 
 from collector.batches import Batch
 from collector.errors import CollectorError, DrainingError
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.limits import MAX_PENDING_PER_STREAM
 from collector.rpc import Gate
 from collector.store import Store

@@ -15,7 +15,6 @@ from collector.lock import Holder, current_holder, read_holder
 if TYPE_CHECKING:
     from collector.server import Server
 
-_LOOPBACK = "127.0.0.1"
 # For how long a holder that is starting or stopping is waited for: opening a large store takes seconds.
 _PATIENCE_S, _READING_PATIENCE_S = 15.0, 2.0
 
@@ -82,6 +81,13 @@ def open_local(log_dir: Path, *, read_only: bool = False, allow_network_fs: bool
             return _serve_readable(log_dir, or_made=True)
         except LockedError:
             holder = read_holder(lock_path)
+        if holder is not None and holder.guarded:
+            if read_only:
+                break
+            raise LockedError(
+                f"the store {log_dir} is held by {holder}, which asks who one is: give --collector HOST:PORT with "
+                "--tls_ca and --token_file"
+            )
         if holder is not None and holder.endpoint and _reachable(holder):
             return LocalCollector(holder.endpoint, store_path, None, read_only=False)
         if time.monotonic() > patience or (holder is not None and not holder.on_this_host):
@@ -109,13 +115,15 @@ def _reachable(holder: Holder) -> bool:
 
 def _serve(log_dir: Path, *, read_only: bool, allow_network_fs: bool) -> LocalCollector:
     # Imported here: whoever finds another's collector needs none of it.
+    from qlog.v1.serving.listening import Listening
+
     from collector.fold import CODEC
     from collector.server import Server
     from collector.store import open_store
 
     store = open_store(log_dir, CODEC, read_only=read_only, allow_network_fs=allow_network_fs)
     try:
-        server = Server(store, _LOOPBACK, 0, reflection=False)
+        server = Server(store, Listening(), reflection=False)
         server.start()
     except BaseException:
         store.close()

@@ -6,14 +6,18 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from qlog.v1.addresses import is_loopback
 from qlog.v1.command_line import counted, listen_options, refusal, version_option
 
 from collector.errors import CollectorError, ListenError, StoreAccessError
 
+if TYPE_CHECKING:
+    from qlog.v1.serving.listening import Listening
+
 _ENDS = (signal.SIGTERM, signal.SIGINT)
+_WAITED = (*_ENDS, signal.SIGHUP)
 _DEFAULT_LOG_DIR = "logs"
 _LOG_DIR_HELP = "Directory of the store (QLOG_LOG_DIR).  [default: logs]"
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -41,7 +45,13 @@ Examples:
   collector serve                                 on 127.0.0.1:50551, the store in ./logs
   collector serve --port 0                        any free port, told on the first line
   collector serve --log_dir /var/lib/qlog
-  collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted"""
+  collector serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
+  collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted, without tokens
+
+\b
+Without TLS and tokens only this machine is listened to. A token file has a line for each token, as
+`writer gpu1 TOKEN` or `reader,admin ann TOKEN`, and mode 0600; it is read again when it changes and on SIGHUP.
+A reader queries, a writer appends, an admin does everything."""
 )
 @listen_options(50551)
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
@@ -53,29 +63,32 @@ Examples:
     help="Keep the store on a network file system, whose locks and syncs cannot be relied on.",
 )
 @click.pass_obj
-def serve(
-    group_log_dir: str | None, host: str, port: int, log_dir: str | None, insecure: bool, allow_network_fs: bool
-) -> None:
+def serve(group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: bool, **listening: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
-    try:
-        only_here = is_loopback(host)
-    except ValueError as error:
-        raise ListenError(str(error)) from None
-    if not insecure and not only_here:
-        raise click.UsageError(
-            f"other machines reach {host!r}, and connections are not encrypted yet: listen on 127.0.0.1, or add "
-            "--insecure to accept that"
-        )
-    directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
-    _serve(host, port, directory, allow_network_fs=allow_network_fs)
-
-
-def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> None:
-    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
-    # instructions of this thread, where it can take no lock.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from qlog.v1.serving.listening import Listening, ListeningError, OpenListeningError
+
+    where = Listening(**listening)
+    try:
+        where.check()
+    except OpenListeningError as error:
+        raise click.UsageError(str(error)) from None
+    except ListeningError as error:
+        raise ListenError(str(error)) from None
+    directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
+    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
+    # instructions of this thread, where it can take no lock.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    try:
+        _serve(where, directory, allow_network_fs=allow_network_fs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool) -> None:
+    from qlog.v1.serving.access import TokenAccess
+
     from collector.fold import CODEC
     from collector.server import Server
     from collector.store import open_store
@@ -87,18 +100,20 @@ def _serve(host: str, port: int, directory: Path, *, allow_network_fs: bool) -> 
             f"the log directory {directory} cannot be written: {error.strerror}; choose another with --log_dir"
         ) from None
     try:
-        server = Server(store, host, port, reflection=True)
+        server = Server(store, listening, reflection=True)
     except BaseException:
         store.close()
         raise
     server.start()
-    store.announce(server.local_endpoint)
+    store.announce(server.local_endpoint, guarded=listening.tls or listening.asks)
     index = store.index()
     corrupt = f" ({index.corrupt_count()} corrupt)" if index.corrupt_count() else ""
     held = counted(index.count(), "experiment")
     click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {held}{corrupt}")
     sys.stdout.flush()
-    signal.sigwait(_ENDS)
+    while signal.sigwait(_WAITED) == signal.SIGHUP:
+        if isinstance(server.access, TokenAccess):
+            server.access.reload()
     server.stop()
 
 

@@ -5,9 +5,11 @@
     │   ├── StoreAccessError       the log directory cannot be used
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
-    │   └── ListenError            the address cannot be listened on
+    │   ├── ListenError            the address cannot be listened on
+    │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
     ├── InvalidRequestError        a request breaks the contract; names the field
-    │   └── AmbiguousRefError      a prefix of an id fits several experiments
+    │   ├── AmbiguousRefError      a prefix of an id fits several experiments
+    │   └── FilterError            a filter is wrong; names the place in it
     ├── NotFoundError              no such experiment
     ├── OffsetGapError             events before this batch are missing; names the offset that is wanted
     ├── EndedError                 more events for an experiment that has its line
@@ -50,6 +52,10 @@ class ListenError(StartError):
     """The address cannot be listened on."""
 
 
+class TokenFileError(StartError):
+    """A file of tokens, keys or certificates cannot be used."""
+
+
 class InvalidRequestError(CollectorError):
     """A request breaks the contract.
 
@@ -64,6 +70,21 @@ class InvalidRequestError(CollectorError):
 
 class AmbiguousRefError(InvalidRequestError):
     """A prefix of an id fits several experiments."""
+
+
+class FilterError(InvalidRequestError):
+    """A filter, or an order, is wrong.
+
+    Attributes:
+        start, end: the characters of `text` that are.
+        text: the filter.
+    """
+
+    def __init__(self, field: str, message: str, text: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(field, message)
+        self.text = text
+        self.start = start
+        self.end = end
 
 
 class NotFoundError(CollectorError):
@@ -140,6 +161,7 @@ __all__ = [
     "CorruptLineError",
     "DrainingError",
     "EndedError",
+    "FilterError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",
@@ -153,6 +175,7 @@ __all__ = [
     "StoreAccessError",
     "StoreFullError",
     "StoreUnavailableError",
+    "TokenFileError",
     "TooManyStreamsError",
     "UnsupportedError",
 ]

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from qlog.v1 import collector_pb2
 from qlog.v1 import common_pb2 as pb
 
-from collector.ingest import Codec
+from collector.ledger import Codec
 from collector.records import SCHEMA_VERSION, Record
 from collector.wire import record_from_experiment, upsert_fields
 
@@ -165,8 +165,6 @@ def fold_record(experiment_id: str, batches: Iterable[tuple[bytes, int]]) -> Rec
         experiment.status = pb.EXPERIMENT_STATUS_LOST
     return record_from_experiment(experiment, events=events)
 
-
-CODEC = Codec(fold_record, without_first)
 
 CODEC = Codec(fold_record, without_first)
 

@@ -2,20 +2,20 @@
 
 The whole of the reading side stands on this one interface: an index is filled line by line, in order, by the pass over
 the file at open and by each append after it; lists and look-ups read it; full records are read from the file at an
-entry's place. It holds nothing that is not in the file, so it can be thrown away and made anew.
+entry's place. It holds nothing that is not in the files, so it can be thrown away and made anew.
 """
 
-import bisect
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
 
+from collector.annotations import Annotation
 from collector.lines import Line, LineError, decode_line
 from collector.records import EVENTS_KEY, Record
 
-_AFTER_ALL = "\U0010ffff"
+_NOTHING_SAID = Annotation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Entry:
         events: how many the experiment sent; None where not known.
         verified: its checksum was there and matched.
         error: why it cannot be read; empty where it can.
+        annotation: what was said of it after it ended.
+        record: the full record, only while the line is being indexed.
     """
 
     number: int
@@ -42,6 +44,8 @@ class Entry:
     events: int | None = None
     verified: bool = False
     error: str = ""
+    annotation: Annotation = _NOTHING_SAID
+    record: Record | None = field(default=None, compare=False, repr=False)
 
     @property
     def corrupt(self) -> bool:
@@ -82,14 +86,52 @@ def entry_from_record(number: int, offset: int, length: int, line: Line) -> Entr
         layer_stats_count=count,
         events=events if isinstance(events, int) and not isinstance(events, bool) and events >= 0 else None,
         verified=line.verified,
+        record=line.record,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """By what a log is recognized: an index agrees with a file that still has this.
+
+    Attributes:
+        device, inode: of the file.
+        mtime_ns: when it was last written to.
+        head: length and CRC-32C of its beginning.
+        tail: the same of what was indexed last.
+    """
+
+    device: int
+    inode: int
+    mtime_ns: int
+    head: tuple[int, int]
+    tail: tuple[int, int]
 
 
 class Index(Protocol):
     """The reading side's view of the log."""
 
-    def add(self, entry: Entry) -> None:
-        """Add the next line; its number is the count so far."""
+    def indexed(self) -> int:
+        """Bytes of the log that have been indexed."""
+
+    def extend(self, start: int, end: int, entries: Sequence[Entry], log: LogMark) -> bool:
+        """Add the lines between two places of the log; their numbers go on from the count so far.
+
+        Returns:
+            False, with nothing done, where the index does not end at `start` any more: another process went on with it.
+        """
+
+    def annotate(self, number: int, annotation: Annotation) -> None:
+        """Say of a line what was said of it; replaces what was said before."""
+
+    def amend(self, number: int, record: Record) -> None:
+        """Replace what is known of a line's content; its place in the file stays."""
+
+    def mark(self, name: str) -> str:
+        """How far a file other than the log was taken in, in the words of whoever does that; empty: not at all."""
+
+    def set_mark(self, name: str, text: str) -> None:
+        """Remember that. An index that is made anew has no marks."""
 
     def count(self) -> int:
         """Lines, corrupt ones too."""
@@ -110,58 +152,4 @@ class Index(Protocol):
         """Up to `limit` lines from number `start` on, upwards or downwards."""
 
 
-class MemoryIndex:
-    """An `Index` in memory: about 2 KB a line."""
-
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._entries: list[Entry] = []
-        self._numbers: dict[str, int] = {}
-        self._ids: list[str] = []
-        self._corrupt = 0
-        for entry in entries:
-            self.add(entry)
-
-    def add(self, entry: Entry) -> None:
-        """See `Index`."""
-        if entry.number != len(self._entries):
-            raise ValueError(f"line {entry.number} added as the {len(self._entries)}th")
-        # In this order: other threads read meanwhile.
-        self._entries.append(entry)
-        self._corrupt += entry.corrupt
-        name = entry.experiment_id.lower()
-        if name and name not in self._numbers:
-            self._numbers[name] = entry.number
-            bisect.insort(self._ids, name)
-
-    def count(self) -> int:
-        """See `Index`."""
-        return len(self._entries)
-
-    def corrupt_count(self) -> int:
-        """See `Index`."""
-        return self._corrupt
-
-    def by_number(self, number: int) -> Entry | None:
-        """See `Index`."""
-        return self._entries[number] if 0 <= number < len(self._entries) else None
-
-    def by_id(self, experiment_id: str) -> Entry | None:
-        """See `Index`."""
-        number = self._numbers.get(experiment_id)
-        return None if number is None else self._entries[number]
-
-    def ids_with_prefix(self, prefix: str, limit: int) -> list[str]:
-        """See `Index`."""
-        start = bisect.bisect_left(self._ids, prefix)
-        end = bisect.bisect_right(self._ids, prefix + _AFTER_ALL, lo=start)
-        return self._ids[start : min(end, start + limit)]
-
-    def page(self, start: int, limit: int, *, descending: bool) -> list[Entry]:
-        """See `Index`."""
-        if descending:
-            stop = start - limit
-            return self._entries[max(start, -1) : stop if stop >= 0 else None : -1] if start >= 0 else []
-        return self._entries[start : start + limit]
-
-
-__all__ = ["Entry", "Index", "MemoryIndex", "entry_from_line", "entry_from_record"]
+__all__ = ["Entry", "Index", "LogMark", "entry_from_line", "entry_from_record"]

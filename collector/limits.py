@@ -19,6 +19,12 @@ MAX_TASKS = 1024
 MAX_METRICS = 256
 MAX_REFS = 1000
 MAX_COMPARED = 64
+# Of a filter: characters, comparisons, nested parentheses.
+MAX_FILTER_LENGTH = 4096
+MAX_FILTER_TERMS = 128
+MAX_FILTER_DEPTH = 32
+# Keys of an order_by.
+MAX_ORDER_KEYS = 8
 
 # --- one experiment ---
 MAX_EVENTS = 10_000_000
@@ -34,6 +40,8 @@ MAX_RUNNING = 10_000
 # has these many threads more for unary calls, so that streams cannot starve those.
 MAX_STREAMS = 256
 UNARY_THREADS = 32
+# Calls beyond the streams, working or waiting for a thread; more are refused at once.
+MAX_WAITING_CALLS = 512
 # Batches of one appender, and bytes of all appenders, that wait for the disk.
 MAX_PENDING_PER_STREAM = 64
 MAX_PENDING_BYTES = 64 * MIB

@@ -29,11 +29,13 @@ class Holder:
         host: name of the machine.
         pid: of the process there; positive.
         endpoint: HOST:PORT of its collector; empty as long as it is starting.
+        guarded: that collector wants TLS or a token.
     """
 
     host: str
     pid: int
     endpoint: str = ""
+    guarded: bool = False
 
     @property
     def on_this_host(self) -> bool:
@@ -98,9 +100,9 @@ class StoreLock:
                 os.close(fd)
                 raise StoreAccessError(f"the lock file {path} cannot be locked: {error.strerror}") from None
 
-    def announce(self, endpoint: str) -> None:
-        """Write who holds the lock, and where it listens."""
-        holder = Holder(socket.gethostname(), os.getpid(), endpoint)
+    def announce(self, endpoint: str, *, guarded: bool = False) -> None:
+        """Write who holds the lock, where it listens, and whether it wants TLS or a token."""
+        holder = Holder(socket.gethostname(), os.getpid(), endpoint, guarded)
         text = json.dumps(asdict(holder)).encode() + b"\n"
         # Advice for others: a full disk must not keep the store closed.
         with contextlib.suppress(OSError):
@@ -149,8 +151,10 @@ def read_holder(path: Path) -> Holder | None:
 def _read(fd: int) -> Holder | None:
     try:
         stated = json.loads(os.pread(fd, 4096, 0))
-        return Holder(str(stated["host"]), max(int(stated["pid"]), 1), str(stated["endpoint"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Holder(
+            str(stated["host"]), max(int(stated["pid"]), 1), str(stated["endpoint"]), bool(stated.get("guarded"))
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -25,14 +25,16 @@ class LogFile:
         path: of the file; made, with its directory's entry durable, where it is to be written and not there.
         read_only: nothing is made, repaired or appended; the file may be missing.
         layer: the operating system's calls.
+        lazy: a file that is not there is made when it is settled, not before.
 
     Raises:
         StoreAccessError: it cannot be opened.
         PermissionError: it cannot be written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, layer: FileLayer | None = None) -> None:
+    def __init__(self, path: Path, *, read_only: bool, layer: FileLayer | None = None, lazy: bool = False) -> None:
         self.path = path
+        self._lazy = lazy
         self.committed = 0
         self._read_only = read_only
         self._layer = layer or FileLayer()
@@ -49,7 +51,7 @@ class LogFile:
         exists = self.path.exists()
         if exists and not self.path.is_file():
             raise StoreAccessError(f"the log {self.path} is not a regular file")
-        if self._read_only and not exists:
+        if not exists and (self._read_only or self._lazy):
             return
         flags = os.O_RDONLY if self._read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT
         try:
@@ -62,6 +64,11 @@ class LogFile:
         except OSError as error:
             raise StoreAccessError(f"the log {self.path} cannot be opened: {error.strerror}") from None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file."""
+        return self._fd >= 0
+
     def close(self) -> None:
         """Close the file; nothing waits to be written."""
         if self._fd >= 0:
@@ -71,6 +78,10 @@ class LogFile:
     def size(self) -> int:
         """Bytes in the file now, whole lines or not."""
         return os.fstat(self._fd).st_size if self._fd >= 0 else 0
+
+    def status(self) -> os.stat_result:
+        """What the operating system says of the file."""
+        return os.fstat(self._fd)
 
     def has_more(self) -> bool:
         """Whether there are bytes behind the last line that is known."""
@@ -102,6 +113,12 @@ class LogFile:
         Raises:
             RetryError: it cannot be done now.
         """
+        if self._fd < 0:
+            self._lazy = False
+            try:
+                self._open()
+            except (StoreAccessError, PermissionError) as error:
+                raise StoreUnavailableError(str(error)) from None
         try:
             self._require_same_file()
             if self._dirty:

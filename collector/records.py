@@ -16,6 +16,8 @@ Record = dict[str, Json]
 SCHEMA_VERSION = 1
 # How many events an experiment sent: by it repeats are recognized after the events themselves are gone.
 EVENTS_KEY = "events"
+# True in a line that was given to an experiment because nothing was heard of it any more: it may be completed yet.
+UNFINISHED_KEY = "unfinished"
 NON_FINITE: Mapping[str, float] = {non_finite(value): value for value in (math.nan, math.inf, -math.inf)}
 
 
@@ -57,6 +59,7 @@ __all__ = [
     "EVENTS_KEY",
     "NON_FINITE",
     "SCHEMA_VERSION",
+    "UNFINISHED_KEY",
     "Json",
     "Record",
     "double_from_json",

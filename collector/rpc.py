@@ -18,7 +18,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from collector import errors
-from collector.errors import CollectorError, InvalidRequestError, OffsetGapError, RetryError
+from collector.errors import CollectorError, FilterError, InvalidRequestError, OffsetGapError, RetryError
+from collector.filters.pointer import pointer
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.LockedError: (code_pb2.FAILED_PRECONDITION, "STORE_LOCKED"),
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
+    errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    errors.FilterError: (code_pb2.INVALID_ARGUMENT, "INVALID_FILTER"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),
     errors.NotFoundError: (code_pb2.NOT_FOUND, "EXPERIMENT_NOT_FOUND"),
     errors.OffsetGapError: (code_pb2.OUT_OF_RANGE, "OFFSET_GAP"),
@@ -56,8 +59,12 @@ def status_of(error: CollectorError) -> status_pb2.Status:
     details: list[Message] = [info]
     if isinstance(error, OffsetGapError):
         info.metadata["wanted_offset"] = str(error.wanted_offset)
+    described = str(error)
+    if isinstance(error, FilterError) and error.text:
+        # Three lines: what is wrong, the filter, and a caret under the place.
+        described = f"{error}\n{pointer(error.text, error.start, error.end)}"
     if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=described)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, RetryError):
         delay = Duration()

@@ -1,28 +1,27 @@
 """The gRPC server around a store: made, started, drained, stopped."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from qlog.v1 import collector_pb2
-from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, listen_trouble
+from qlog.v1.addresses import bracketed
+from qlog.v1.secrets import CredentialsError
+from qlog.v1.serving.access import Access
+from qlog.v1.serving.calls import Calls, Observer
+from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
 
 from collector import limits
-from collector.errors import ListenError
-from collector.rpc import Gate, Guard
+from collector.auth import ROLES
+from collector.errors import InvalidRequestError, ListenError, TokenFileError
+from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
 
 SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].full_name
 
-_OPTIONS = (
-    # Else a second server could listen on the same port, and each would get a part of the calls.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", limits.MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    *SERVER_KEEPALIVE,
-)
 # Ended streams need a moment to be told; what hangs longer is cut.
 _GRACE_S = 5.0
 
@@ -32,36 +31,54 @@ class Server:
 
     Args:
         store: closed by `stop`.
-        host: to listen on.
-        port: 0 for any that is free.
+        listening: where, and whom to let in.
         reflection: also tell clients without stubs what the calls are.
         max_streams: at a time.
+        observers: told of every call.
 
     Raises:
+        TokenFileError: a file of tokens, keys or certificates cannot be used.
         ListenError: the address cannot be listened on.
     """
 
     def __init__(
-        self, store: Store, host: str, port: int, *, reflection: bool, max_streams: int = limits.MAX_STREAMS
+        self,
+        store: Store,
+        listening: Listening,
+        *,
+        reflection: bool,
+        max_streams: int = limits.MAX_STREAMS,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.store = store
         self._gate = Gate(max_streams)
         self._health = health.HealthServicer()
+        try:
+            self.access: Access = access_of(listening)
+        except CredentialsError as error:
+            raise TokenFileError(str(error)) from None
+        calls = Calls(self.access, ROLES, DOMAIN, observers, malformed=lambda text: InvalidRequestError("", text))
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
-        self._server = grpc.server(self._pool, interceptors=[Guard(self._gate)], options=_OPTIONS)
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[calls, Guard(self._gate)],
+            options=server_options(),
+            # What finds no thread waits; this much may.
+            maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,
+        )
         register(store, self._gate, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
             _add_reflection(self._server)
-        shown = bracketed(host)
         try:
-            self.port = self._server.add_insecure_port(f"{shown}:{port}")
-        except RuntimeError:
-            self.port = 0
-        if self.port == 0:
+            self.port = add_port(self._server, listening)
+        except ListeningError as error:
             self._pool.shutdown(wait=False)
-            reason = listen_trouble(host, port)
-            raise ListenError(f"cannot listen on {shown}:{port}: {reason}; choose another with --host and --port")
+            raise ListenError(str(error)) from None
+        except CredentialsError as error:
+            self._pool.shutdown(wait=False)
+            raise TokenFileError(str(error)) from None
+        shown = bracketed(listening.host)
         self.endpoint = f"{shown}:{self.port}"
         # Where processes on this machine reach it.
         here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not listened on

@@ -6,27 +6,26 @@ from functools import cache
 from typing import Any
 
 import grpc
+import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import collector_pb2, collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
 
 from collector import limits
+from collector.annotate import change_from_request
 from collector.append import Appender
 from collector.compare import compare
-from collector.errors import InvalidRequestError, ResponseTooLargeError, UnsupportedError
+from collector.errors import InvalidRequestError, ResponseTooLargeError
+from collector.filters.meaning import current_time
 from collector.follow import Follower, Link
+from collector.fsck import Checked
+from collector.importing import Tally, candidates
 from collector.index import Entry
-from collector.listing import (
-    ListQuery,
-    decode_token,
-    encode_token,
-    first_cursor,
-    list_items,
-    parse_order,
-    parse_page_size,
-)
+from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
+from collector.meta import META_NAME
+from collector.refs import resolve
 from collector.rpc import Gate
-from collector.store import Store
+from collector.store import LOG_NAME, Store
 from collector.validate import check_experiment_id
 from collector.views import Views
 from collector.wire_compare import comparison_to_wire
@@ -38,11 +37,6 @@ def _is_full(view: collector_pb2.ExperimentView, default: collector_pb2.Experime
     if view not in (collector_pb2.EXPERIMENT_VIEW_UNSPECIFIED, _BASIC, _FULL):
         raise InvalidRequestError("view", f"there is no view {view}")
     return (view or default) == _FULL
-
-
-def _refuse_filter(text: str) -> None:
-    if text.strip():
-        raise InvalidRequestError("filter", "filters are not supported yet: leave the filter empty")
 
 
 class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
@@ -75,16 +69,15 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ListExperimentsRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.ListExperimentsResponse:
         """List a page of experiments."""
-        _refuse_filter(request.filter)
         full = _is_full(request.view, _BASIC)
-        query = ListQuery(parse_order(request.order_by), request.include_running, full)
+        query = Query(request.filter, request.order_by, request.include_running, full, current_time())
         size = parse_page_size(request.page_size)
-        token = request.page_token
-        cursor = decode_token(query, token) if token else first_cursor(query)
-        items = list_items(self._store, query, cursor, size + 1, self._views.start_of)
-        response = collector_pb2.ListExperimentsResponse(total_size=self._store.index().count())
-        if query.include_running:
-            response.total_size += len(self._store.running())
+        cursor = Cursor()
+        if request.page_token:
+            query, cursor = decode_token(query, request.page_token)
+        page = list_page(self._store, self._views, query, cursor, size + 1)
+        items = page.items
+        response = collector_pb2.ListExperimentsResponse(total_size=page.total)
         page_bytes = 0
         for listed in items[:size]:
             experiment = self._view(listed.item, full=full)
@@ -143,32 +136,87 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
     def ExportExperiments(
         self, request: collector_pb2.ExportExperimentsRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.ExportExperimentsResponse]:
-        """Send the log as it stands, up to its last whole line of now."""
-        _refuse_filter(request.filter)
+        """Send the log as it stands, up to its last whole line of now; with a filter, the lines that match."""
         if request.format not in (collector_pb2.EXPORT_FORMAT_UNSPECIFIED, collector_pb2.EXPORT_FORMAT_JSONL):
             raise InvalidRequestError("format", f"there is no format {request.format}")
         self._store.refresh()
+        if request.as_shown:
+            yield from self._shown(request.filter, _place_of(request.resume_token))
+            return
+        if request.filter.strip():
+            yield from self._export_matching(request.filter, _place_of(request.resume_token))
+            return
         # The log only grows: up to here it is the same at any moment.
-        place, end = 0, self._store.committed_size()
+        place, end = _place_of(request.resume_token), self._store.committed_size()
         while place < end:
             self._gate.check()
             chunk = b"".join(self._store.chunks(place, min(end, place + limits.EXPORT_CHUNK_BYTES)))
             if not chunk:
                 return
-            yield collector_pb2.ExportExperimentsResponse(chunk=chunk)
             place += len(chunk)
+            yield collector_pb2.ExportExperimentsResponse(chunk=chunk, resume_token=str(place))
+
+    def _shown(self, text: str, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+        """The lines from a number on, with what was said of each and completed by its amendment."""
+        for entry in matching_entries(self._store, text, current_time(), first=number):
+            self._gate.check()
+            if entry.corrupt:
+                continue
+            place = entry.number
+            said = self._store.annotation(entry)
+            record = self._store.record(entry) | {
+                "number": place,
+                "tags": list(said.tags),
+                "note": said.note,
+                "archived": said.archived,
+            }
+            chunk = orjson.dumps(record) + b"\n"
+            for start in range(0, len(chunk), limits.EXPORT_CHUNK_BYTES):
+                piece = chunk[start : start + limits.EXPORT_CHUNK_BYTES]
+                # One who goes on from within a line gets it anew.
+                whole = start + len(piece) == len(chunk)
+                yield collector_pb2.ExportExperimentsResponse(chunk=piece, resume_token=str(place + 1) if whole else "")
+
+    def _export_matching(self, text: str, number: int) -> Iterator[collector_pb2.ExportExperimentsResponse]:
+        """The lines from a number on that match, as they stand."""
+        for entry in matching_entries(self._store, text, current_time(), first=number):
+            self._gate.check()
+            place, end = entry.offset, entry.offset + entry.length
+            while place < end:
+                piece = b"".join(self._store.chunks(place, min(end, place + limits.EXPORT_CHUNK_BYTES)))
+                if not piece:
+                    return
+                place += len(piece)
+                last = place >= end
+                if last and not piece.endswith(b"\n"):
+                    piece += b"\n"
+                token = str(entry.number + 1) if last else ""
+                yield collector_pb2.ExportExperimentsResponse(chunk=piece, resume_token=token)
 
     def ImportExperiments(
-        self, _requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
+        self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
     ) -> collector_pb2.ImportExperimentsResponse:
-        """Not supported yet."""
-        raise UnsupportedError("importing experiments is not supported yet")
+        """Take in lines of other stores; on disk when it is answered."""
+        tally = Tally()
+        for group in candidates((request.chunk for request in requests), tally):
+            self._gate.check()
+            self._store.take_in(group, tally)
+        rejections = [collector_pb2.ImportRejection(line=place, reason=reason) for place, reason in tally.rejections]
+        return collector_pb2.ImportExperimentsResponse(
+            imported=tally.imported,
+            already_present=tally.already_present,
+            rejected=tally.rejected,
+            rejections=rejections,
+        )
 
     def AnnotateExperiment(
-        self, _request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
+        self, request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.AnnotateExperimentResponse:
-        """Not supported yet."""
-        raise UnsupportedError("tags, notes and archive marks are not supported yet")
+        """Change what is said of an experiment; on disk when it is answered."""
+        change = change_from_request(request)
+        found = resolve(self._store, request.ref)
+        self._store.annotate(found, change)
+        return collector_pb2.AnnotateExperimentResponse(experiment=self._view(found, full=False))
 
     def GetStoreInfo(
         self, _request: collector_pb2.GetStoreInfoRequest, _context: grpc.ServicerContext
@@ -176,6 +224,7 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         """Say what this collector serves."""
         index = self._store.index()
         corrupt = index.corrupt_count()
+        annotated, amended = self._store.meta.counts()
         return collector_pb2.GetStoreInfoResponse(
             path=str(self._store.path),
             size_bytes=self._store.committed_size(),
@@ -185,7 +234,63 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
             open_time=self._open_time,
             version=_version(),
             read_only=self._store.read_only,
+            meta_size_bytes=self._store.meta.size,
+            corrupt_meta_lines=self._store.meta.corrupt,
+            annotated=annotated,
+            amended=amended,
+            lease_s=self._store.lease_s,
         )
+
+    def CheckStore(
+        self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.CheckStoreResponse]:
+        """Read every line of every file, and tell what is wrong."""
+        checked = Checked()
+        for found in self._store.check(checked):
+            self._gate.check()
+            checked.counts[found.severity] += 1
+            finding = collector_pb2.Finding(
+                kind=f"FINDING_KIND_{found.kind}",
+                severity=f"FINDING_SEVERITY_{found.severity}",
+                file=found.file,
+                offset=found.offset,
+                number=found.number,
+                experiment_id=found.experiment_id,
+                message=found.message,
+            )
+            yield collector_pb2.CheckStoreResponse(findings=[finding])
+        summary = collector_pb2.CheckSummary(
+            lines=checked.lines,
+            verified_lines=checked.verified_lines,
+            meta_lines=checked.meta_lines,
+            running=checked.running,
+            bytes=checked.bytes,
+            notices=checked.counts["NOTICE"],
+            warnings=checked.counts["WARNING"],
+            errors=checked.counts["ERROR"],
+        )
+        yield collector_pb2.CheckStoreResponse(summary=summary)
+
+    def BackupStore(
+        self, _request: collector_pb2.BackupStoreRequest, _context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.BackupStoreResponse]:
+        """Send the store's files up to their last whole lines of now."""
+        store = self._store
+        store.refresh()
+        # Whatever the one says is of lines that the other has: its size is taken first.
+        meta_size, log_size = store.meta.size, store.committed_size()
+        for name, size, chunks in (
+            (LOG_NAME, log_size, store.chunks),
+            (META_NAME, meta_size, store.meta.chunks),
+        ):
+            place = 0
+            while place < size or place == 0:
+                self._gate.check()
+                chunk = b"".join(chunks(place, min(size, place + limits.EXPORT_CHUNK_BYTES)))
+                yield collector_pb2.BackupStoreResponse(file=name, offset=place, chunk=chunk, size_bytes=size)
+                if not chunk:
+                    break
+                place += len(chunk)
 
     def _view(self, item: Entry | str, *, full: bool) -> pb.Experiment:
         if isinstance(item, Entry):
@@ -210,6 +315,14 @@ def _on_end(context: grpc.ServicerContext, do: Callable[[], Any]) -> None:
     """Have something done when the call is over, however it ends; at once where it is already."""
     if not context.add_callback(do):
         do()
+
+
+def _place_of(token: str) -> int:
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 19):
+        raise InvalidRequestError("resume_token", "resume_token is not one that this server gave")
+    return int(token)
 
 
 def _check_refs(refs: Sequence[str], least: int, most: int) -> None:

@@ -44,12 +44,20 @@ class Views:
     def of_entry(self, entry: Entry, *, full: bool) -> pb.Experiment:
         """The experiment of a line; a corrupt one is shown as such."""
         if entry.corrupt:
-            return corrupt_experiment(entry.number, entry.error)
-        if full:
-            return experiment_from_record(self._store.record(entry), number=entry.number)
-        return experiment_from_record(
-            entry.basic_record(), number=entry.number, layer_stats_count=entry.layer_stats_count
-        )
+            experiment = corrupt_experiment(entry.number, entry.error)
+        elif full:
+            experiment = experiment_from_record(self._store.record(entry), number=entry.number)
+        else:
+            count = entry.layer_stats_count
+            experiment = experiment_from_record(entry.basic_record(), number=entry.number, layer_stats_count=count)
+        experiment.amended = self._store.meta.is_amended(entry.number)
+        return self._annotated(experiment, entry)
+
+    def _annotated(self, experiment: pb.Experiment, found: Entry | str) -> pb.Experiment:
+        said = self._store.annotation(found)
+        experiment.tags.extend(said.tags)
+        experiment.note, experiment.archived = said.note, said.archived
+        return experiment
 
     def of_running(self, experiment_id: str, *, full: bool) -> pb.Experiment:
         """The experiment as far as it has come; as its line has it where it ends meanwhile.
@@ -74,7 +82,7 @@ class Views:
             raise NotFoundError(f"there is no experiment {experiment_id}")
         # A finish whose line could not be written yet does not end it.
         experiment.status = pb.EXPERIMENT_STATUS_RUNNING
-        return experiment
+        return self._annotated(experiment, experiment_id)
 
     def start_of(self, experiment_id: str) -> int:
         """When a running experiment began, in nanoseconds since 1970; 0 where that is not known."""
@@ -83,6 +91,14 @@ class Views:
         except NotFoundError:
             return 0
         return max(0, start_time.ToNanoseconds())
+
+    def running_record(self, experiment_id: str, *, full: bool) -> Record | None:
+        """The record of an experiment that runs, as far as it has come; None where it does not any more."""
+        try:
+            experiment = self.of_running(experiment_id, full=full)
+        except NotFoundError:
+            return None
+        return None if experiment.HasField("number") else record_from_experiment(experiment)
 
     def record(self, ref: str, field: str) -> Record:
         """The full record of the experiment that a REF names.

@@ -1,7 +1,7 @@
 """An experiment as its record (the JSON object of its line) and as qlog.v1.Experiment, without loss either way.
 
-A key of the record that no field has, or whose value does not fit its field, travels in `other`. Two keys are the
-store's own and do not travel: `events` (how many the experiment sent) and `crc32c`.
+A key of the record that no field has, or whose value does not fit its field, travels in `other`. Three keys are the
+store's own and do not travel: `events` (how many the experiment sent), `unfinished` (it may send more) and `crc32c`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
 
-from collector.records import EVENTS_KEY, Json, Record, double_from_json, double_to_json
+from collector.records import EVENTS_KEY, UNFINISHED_KEY, Json, Record, double_from_json, double_to_json
 from collector.wire_results import results_from_json, results_to_json
 from collector.wire_stats import stats_from_json, stats_to_json
 from collector.wire_values import (
@@ -100,7 +100,7 @@ def experiment_from_record(
         number: of its line; None for one that has none.
         layer_stats_count: for BASIC, where the statistics are not there to be counted.
     """
-    rest = {key: value for key, value in record.items() if key != EVENTS_KEY}
+    rest = {key: value for key, value in record.items() if key not in (EVENTS_KEY, UNFINISHED_KEY)}
     experiment = pb.Experiment()
     if number is not None:
         experiment.number = number

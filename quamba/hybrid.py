@@ -1,6 +1,7 @@
 """The file that chooses the activations of a hybrid's layers: a JSON array of "W4A8" or "W4A16" (algorithm 6.3)."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,17 @@ def read_hybrid(path: Path) -> tuple[str, ...]:
 
 
 def write_hybrid(path: Path, layers: Sequence[str]) -> None:
-    """Write the choice for each layer, a line each."""
-    path.write_text(json.dumps(list(layers), indent=0) + "\n", encoding="utf-8")
+    """Write the choice for each layer, a line each: whole, or the file stays as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(list(layers), indent=0) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 __all__ = ["read_hybrid", "write_hybrid"]

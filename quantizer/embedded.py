@@ -5,6 +5,8 @@ import logging
 import threading
 from pathlib import Path
 
+from qlog.v1.credentials import Credentials
+
 from collector.embedded import CollectorError, LocalCollector, open_local
 from quantizer.errors import CollectorAwayError, QuantizerError
 from quantizer.spool import is_disk_trouble
@@ -14,6 +16,8 @@ class LocalEndpoint:
     """The store in `log_dir`, served by this process or by the one that holds it at the moment."""
 
     may_move = True
+    # A collector that asks for some is reached by its address.
+    credentials = Credentials()
 
     def __init__(self, log_dir: Path) -> None:
         self.name = f"the local store in {log_dir}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from qlog.v1.addresses import ADDRESS_FORM, is_address
+from qlog.v1.credentials import Credentials
 
 from quantizer.errors import Violation
 
@@ -17,6 +18,10 @@ class Endpoint(Protocol):
     @property
     def name(self) -> str:
         """For users."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """What to connect with."""
 
     @property
     def may_move(self) -> bool:
@@ -41,8 +46,9 @@ class FixedEndpoint:
 
     may_move = False
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         self.name = address
+        self.credentials = credentials or Credentials()
 
     def resolve(self) -> str:
         """The address."""
@@ -55,9 +61,9 @@ class FixedEndpoint:
         """Nothing to close."""
 
 
-def endpoint_of(target: str, open_local: Callable[[], Endpoint]) -> Endpoint:
+def endpoint_of(target: str, open_local: Callable[[], Endpoint], credentials: Credentials | None = None) -> Endpoint:
     """The endpoint for a target as the spool names it."""
-    return open_local() if target == LOCAL_TARGET else FixedEndpoint(target)
+    return open_local() if target == LOCAL_TARGET else FixedEndpoint(target, credentials)
 
 
 def check_address(address: str) -> Violation | None:

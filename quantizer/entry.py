@@ -15,7 +15,8 @@ from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
-from quantizer.settings import Settings, settings_options
+from quantizer.search_hybrid import search_hybrid
+from quantizer.settings import Settings, credential_options, settings_options
 from quantizer.statistics import files_of, load, statistics_option
 
 # gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
@@ -35,15 +36,18 @@ def cli() -> None:
       quantizer run models/mamba-2m --quantize --eval_zero_shot --task_list gutenberg_cloze
       quantizer serve --model_root models
       quantizer generate models/mamba-2m --prompt "It was a dark night, and"
+      quantizer search-hybrid models/mamba2-4m --share 0.25
       quantizer spool flush
     """
 
 
 cli.add_command(generate)
+cli.add_command(search_hybrid)
 
 
 @cli.command(cls=SpecCommand, context_settings=_CONTEXT)
 @settings_options
+@credential_options()
 @statistics_option
 @spec_options
 @click.pass_context
@@ -67,11 +71,18 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     # Torch is loaded from here on.
     from quantizer.local_run import run_here
 
-    run_here(config, command=_typed(context), log_dir=settings.log_dir, collector=settings.collector)
+    run_here(
+        config,
+        command=_typed(context),
+        log_dir=settings.log_dir,
+        collector=settings.collector,
+        credentials=settings.credentials,
+    )
 
 
 @cli.command(context_settings=_CONTEXT)
 @settings_options
+@credential_options("collector_")
 @listen_options(50552)
 @click.option(
     "model_root",
@@ -93,26 +104,25 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
 @statistics_option
 @click.pass_context
 def serve(
-    context: click.Context,
-    host: str,
-    port: int,
-    model_root: Path,
-    devices: str,
-    statistics: Sequence[Path],
-    insecure: bool,
+    context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **listening: Any
 ) -> None:
     """Take experiments as jobs over gRPC and run them on this machine's devices.
 
     \b
     Examples:
       quantizer serve --model_root models
+      quantizer serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
       quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
     """
+    from qlog.v1.serving.listening import Listening
+
     from quantizer.serve import ServeOptions, serve_until_stopped
 
+    if listening["insecure"]:
+        context.find_root().ensure_object(dict)["insecure"] = True
     settings = Settings.of(context)
     load(files_of(statistics))
-    serve_until_stopped(ServeOptions(host, port, model_root, devices, insecure), settings)
+    serve_until_stopped(ServeOptions(Listening(**listening), model_root, devices), settings)
 
 
 @cli.group(context_settings=_CONTEXT)
@@ -133,13 +143,14 @@ def status(context: click.Context) -> None:
 
 @spool.command(context_settings=_CONTEXT)
 @settings_options
+@credential_options()
 @click.pass_context
 def flush(context: click.Context) -> None:
     """Send what is in the spool of --log_dir: to --collector, else to where each experiment was meant to go."""
     from quantizer.spool_commands import flush_spool
 
     settings = Settings.of(context)
-    click.echo(flush_spool(settings.log_dir, settings.collector))
+    click.echo(flush_spool(settings.log_dir, settings.collector, settings.credentials))
 
 
 def _typed(context: click.Context) -> str:

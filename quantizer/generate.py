@@ -1,50 +1,43 @@
 """`quantizer generate`: texts continued by a model, to see what it writes."""
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from quamba.errors import DeviceError, QuambaError, RecipeError
 from quamba.generation_options import GenerationOptions, Sampling
-from quantizer.errors import QuantizerError, SpecError, Violation
+from quantizer.errors import QuantizerError
 from quantizer.prompts import read_prompts
+from quantizer.verbs import check_place, option, refused
 
 _DEFAULT, _PLAIN = GenerationOptions(), Sampling()
 _BATCH_SIZE = 16
 
 
-def _option(name: str, *, default: Any = None, **how: Any) -> Callable[[Any], Any]:
-    """A click option that is accepted with `_` and with `-`."""
-    names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-    return click.option(name, *names, default=default, show_default=default is not None, **how)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("model", metavar="MODEL")
-@_option("prompt", multiple=True, metavar="TEXT", help="What to continue; may be given again. -: standard input.")
-@_option("prompts", metavar="FILE", help="A file with a prompt a line; blank lines are left out. -: standard input.")
-@_option("max_new_tokens", type=int, default=_DEFAULT.max_new_tokens, metavar="N", help="Tokens at most.")
-@_option("temperature", type=float, default=_PLAIN.temperature, metavar="T", help="0: the likeliest token each time.")
-@_option("top_k", type=int, default=_PLAIN.top_k, metavar="K", help="Only among the K likeliest tokens; 0: all.")
-@_option("top_p", type=float, default=_PLAIN.top_p, metavar="P", help="Only among the fewest that reach P; 1: all.")
-@_option("min_p", type=float, default=_PLAIN.min_p, metavar="P", help="Only those P times as likely as the likeliest.")
-@_option(
+@option("prompt", multiple=True, metavar="TEXT", help="What to continue; may be given again. -: standard input.")
+@option("prompts", metavar="FILE", help="A file with a prompt a line; blank lines are left out. -: standard input.")
+@option("max_new_tokens", type=int, default=_DEFAULT.max_new_tokens, metavar="N", help="Tokens at most.")
+@option("temperature", type=float, default=_PLAIN.temperature, metavar="T", help="0: the likeliest token each time.")
+@option("top_k", type=int, default=_PLAIN.top_k, metavar="K", help="Only among the K likeliest tokens; 0: all.")
+@option("top_p", type=float, default=_PLAIN.top_p, metavar="P", help="Only among the fewest that reach P; 1: all.")
+@option("min_p", type=float, default=_PLAIN.min_p, metavar="P", help="Only those P times as likely as the likeliest.")
+@option(
     "repetition_penalty",
     type=float,
     default=_PLAIN.repetition_penalty,
     metavar="X",
     help="Above 1: tokens that the text has already become less likely.",
 )
-@_option("seed", type=int, metavar="N", help="The same seed draws the same text. Default: another one each time.")
-@_option("stop", multiple=True, metavar="TEXT", help="End before this text; may be given again.")
-@_option("stream", is_flag=True, help="Show text as it is written; of several prompts as JSON lines {index, text}.")
-@_option("format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
-@_option("batch_size", type=int, default=_BATCH_SIZE, metavar="N", help="Prompts side by side.")
-@_option("device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.")
+@option("seed", type=int, metavar="N", help="The same seed draws the same text. Default: another one each time.")
+@option("stop", multiple=True, metavar="TEXT", help="End before this text; may be given again.")
+@option("stream", is_flag=True, help="Show text as it is written; of several prompts as JSON lines {index, text}.")
+@option("format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
+@option("batch_size", type=int, default=_BATCH_SIZE, metavar="N", help="Prompts side by side.")
+@option("device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.")
 def generate(model: str, prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None:
     """Continue texts with MODEL, a directory with config.json and weights, or a Hugging Face hub id.
 
@@ -77,7 +70,7 @@ def _checked(options: dict[str, Any], seed: int) -> GenerationOptions:
     """
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     if options["batch_size"] < 1:
-        raise _refused("batch_size", f"batch_size must be at least 1, not {options['batch_size']}")
+        raise refused("batch_size", f"batch_size must be at least 1, not {options['batch_size']}")
     try:
         return GenerationOptions(
             sampling=Sampling(**{name: options[name] for name in names}),
@@ -86,7 +79,7 @@ def _checked(options: dict[str, Any], seed: int) -> GenerationOptions:
             seed=seed,
         )
     except RecipeError as error:
-        raise _refused("", str(error)) from error
+        raise refused("", str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ class _Request:
         try:
             # Before the model is looked for, which may take a download.
             resolve_device(self.device)
-            _check_place(self.model, is_hub_id)
+            check_place(self.model, is_hub_id)
             loaded = load_model(self.model, self.device)
             tokenizer = loaded.tokenizer
             # A text without a beginning begins after the end of another.
@@ -140,28 +133,13 @@ class _Request:
                 raise
             output.end()
         except DeviceError as error:
-            raise _refused("device", str(error)) from error
+            raise refused("device", str(error)) from error
         except QuambaError as error:
             raise QuantizerError(str(error)) from error
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise QuantizerError(
                 f"out of memory on {self.device}: try a smaller --batch_size (it was {self.batch_size})"
             ) from error
-
-
-def _check_place(model: str, is_hub_id: Callable[[str], bool]) -> None:
-    """Refuse what can be no model: "models/nosuch" is meant as a path where there is a directory "models"."""
-    try:
-        path = Path(model).expanduser()
-        possible = path.exists() or (is_hub_id(model) and not path.parent.is_dir())
-    except (OSError, RuntimeError, ValueError) as error:  # Too long, a home that nobody has, a NUL.
-        raise _refused("model", f"model {model[:64]!r} cannot be a path ({error})") from error
-    if not possible:
-        raise _refused("model", f"no model {model!r}: give a directory with config.json and weights, or a hub id")
-
-
-def _refused(option: str, message: str) -> SpecError:
-    return SpecError((Violation(option, message),))
 
 
 __all__ = ["generate"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
+from qlog.v1.credentials import Credentials
 
 from quantizer.config import RunConfig
 from quantizer.console import Console
@@ -28,7 +29,9 @@ class TerminatedError(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str | None) -> None:
+def run_here(
+    config: RunConfig, *, command: str, log_dir: Path, collector: str | None, credentials: Credentials | None = None
+) -> None:
     """Run one experiment, or one for each alpha with one calibration, and print the summaries.
 
     Raises:
@@ -47,7 +50,13 @@ def run_here(config: RunConfig, *, command: str, log_dir: Path, collector: str |
     try:
         if collector is None:
             local.check()
-        recorder = Recorder(log_dir, collector=collector, open_local=lambda: local, warn=console.warn_once)
+        recorder = Recorder(
+            log_dir,
+            collector=collector,
+            open_local=lambda: local,
+            warn=console.warn_once,
+            credentials=credentials,
+        )
         experiments, outcomes = config.experiments(), dict[str, Outcome]()
         bench = Workbench(experiments)
         try:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from quantizer.endpoints import Endpoint, endpoint_of
 from quantizer.rpc import CollectorSession
@@ -42,7 +43,7 @@ class Publisher:
             self._spool,
             endpoint,
             target=target,
-            connect=CollectorSession,
+            connect=partial(CollectorSession, credentials=endpoint.credentials),
             on_trouble=on_trouble,
             on_delivered=self._note_delivery,
         )
@@ -59,7 +60,9 @@ class Publisher:
                 continue
             if row.target not in self._others:
                 # Nobody asked about this collector now: its absence is no news for the user.
-                sender = self._sender(row.target, endpoint_of(row.target, self._open_local), _say_nothing)
+                sender = self._sender(
+                    row.target, endpoint_of(row.target, self._open_local, self._own.endpoint.credentials), _say_nothing
+                )
                 self._others[row.target] = sender
                 sender.start()
             self._others[row.target].notify(0, urgent=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlog.v1.credentials import Credentials
+
 from quantizer.endpoints import LOCAL_TARGET, Endpoint, FixedEndpoint
 from quantizer.events import Began, ExperimentEvent, Finished, LayerMeasured, Progressed
 from quantizer.publisher import Publisher
@@ -86,6 +88,7 @@ class Recorder:
         collector: str | None,
         open_local: Callable[[], Endpoint],
         warn: Callable[[str], None],
+        credentials: Credentials | None = None,
     ) -> None:
         """Open the spool in `log_dir`.
 
@@ -94,6 +97,7 @@ class Recorder:
             collector: HOST:PORT; None: the local store.
             open_local: makes the endpoint of the local store in `log_dir`.
             warn: shows one line to the user.
+            credentials: to connect to `collector` with.
 
         Raises:
             SpoolError: `log_dir` cannot be written.
@@ -102,7 +106,7 @@ class Recorder:
         self._lost: set[str] = set()
         self._spool = Spool(log_dir / "spool", on_trouble=warn)
         self._target = collector or LOCAL_TARGET
-        self._endpoint: Endpoint = FixedEndpoint(collector) if collector else open_local()
+        self._endpoint: Endpoint = FixedEndpoint(collector, credentials) if collector else open_local()
         self._publisher = Publisher(
             self._spool,
             target=self._target,

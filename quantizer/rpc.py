@@ -8,8 +8,10 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1.addresses import CLIENT_KEEPALIVE
+from qlog.v1.channels import secured_channel
 from qlog.v1.collector_pb2_grpc import CollectorServiceStub
 from qlog.v1.common_pb2 import Event
+from qlog.v1.credentials import Credentials, CredentialsError
 
 from quantizer.errors import CollectorAwayError, DeliveryError, ExperimentRefusedError, OffsetGapError
 
@@ -52,11 +54,19 @@ class Batch:
 
 
 class CollectorSession:
-    """One connection to one collector."""
+    """One connection to one collector.
 
-    def __init__(self, endpoint: str) -> None:
+    Raises:
+        CollectorAwayError: the credentials cannot be used now.
+    """
+
+    def __init__(self, endpoint: str, credentials: Credentials | None = None) -> None:
         self.endpoint = endpoint
-        self._channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+        try:
+            # Read anew for each connection: tokens and certificates are replaced while experiments run.
+            self._channel = secured_channel(endpoint, credentials or Credentials(), CHANNEL_OPTIONS)
+        except CredentialsError as error:
+            raise CollectorAwayError(str(error)) from error
         self._stub = CollectorServiceStub(self._channel)
 
     def status(self, experiment_id: str) -> AppendStatus:
@@ -106,6 +116,8 @@ def _translated(error: Exception) -> DeliveryError:
         return ExperimentRefusedError(details)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return CollectorAwayError("no answer in time")
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return CollectorAwayError(f"it refuses the token: {details}")
     if code == grpc.StatusCode.UNAVAILABLE and not _has_details(error):
         return CollectorAwayError("no connection")
     return CollectorAwayError(f"{code.name}: {details}")

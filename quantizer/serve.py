@@ -15,8 +15,13 @@ from google.longrunning import operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from qlog.v1 import quantizer_pb2, quantizer_pb2_grpc
-from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, is_loopback, listen_trouble
+from qlog.v1.addresses import bracketed
+from qlog.v1.secrets import CredentialsError
+from qlog.v1.serving.access import TokenAccess
+from qlog.v1.serving.calls import Calls
+from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
 
+from quantizer.auth import ROLES
 from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain
 from quantizer.devices import Device, find_devices, serves
 from quantizer.embedded import LocalEndpoint
@@ -25,7 +30,7 @@ from quantizer.events import Began, Finished, Status
 from quantizer.job import Job
 from quantizer.jobs import Jobs
 from quantizer.recorder import Recorder
-from quantizer.service import Operations, Quantizer, Streams
+from quantizer.service import DOMAIN, Operations, Quantizer, Streams
 from quantizer.settings import Settings
 from quantizer.worker import work
 
@@ -37,22 +42,16 @@ _SERVICES = (
     quantizer_pb2.DESCRIPTOR.services_by_name["QuantizerService"].full_name,
     "google.longrunning.Operations",
 )
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", 4 * 2**20),
-    ("grpc.so_reuseport", 0),
-    *SERVER_KEEPALIVE,
-)
+_THREADS, _MOST_CALLS = 64, 512
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """What `quantizer serve` was asked for."""
 
-    host: str
-    port: int
+    listening: Listening
     model_root: Path
     devices: str
-    insecure: bool
 
 
 class QuantizerServer:
@@ -71,6 +70,10 @@ class QuantizerServer:
         Raises:
             QuantizerError: one of these cannot be done.
         """
+        try:
+            self.access = access_of(options.listening)
+        except CredentialsError as error:
+            raise QuantizerError(str(error)) from None
         self.devices: tuple[Device, ...] = find_devices(options.devices)
         self._log = log
         self._local = LocalEndpoint(settings.log_dir)
@@ -79,7 +82,11 @@ class QuantizerServer:
         self._warned = ""
         try:
             self.recorder = Recorder(
-                settings.log_dir, collector=settings.collector, open_local=lambda: self._local, warn=self._warn
+                settings.log_dir,
+                collector=settings.collector,
+                open_local=lambda: self._local,
+                warn=self._warn,
+                credentials=settings.credentials,
             )
         except QuantizerError:
             self._local.close()
@@ -89,7 +96,12 @@ class QuantizerServer:
             DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main) for device in self.devices
         ]
         self._health = health.HealthServicer()
-        self._server = grpc.server(futures.ThreadPoolExecutor(64, "qlog-rpc"), options=_SERVER_OPTIONS)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
+            interceptors=[Calls(self.access, ROLES, DOMAIN)],
+            options=server_options(),
+            maximum_concurrent_rpcs=_MOST_CALLS,
+        )
         try:
             self.port = self._listen(options)
         except QuantizerError:
@@ -109,14 +121,10 @@ class QuantizerServer:
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        address = bracketed(options.host)
         try:
-            return int(self._server.add_insecure_port(f"{address}:{options.port}"))
-        except RuntimeError as error:
-            raise QuantizerError(
-                f"cannot listen on {address}:{options.port}: {listen_trouble(options.host, options.port)}; choose "
-                "another with --host and --port"
-            ) from error
+            return add_port(self._server, options.listening)
+        except (ListeningError, CredentialsError) as error:
+            raise QuantizerError(str(error)) from error
 
     def _warn(self, message: str) -> None:
         if message != self._warned:  # The same trouble is told once, not at each attempt.
@@ -141,22 +149,16 @@ class QuantizerServer:
         recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
 
 
-def check_host(host: str, *, insecure: bool) -> None:
-    """Refuse addresses that others can reach, unless that is said to be meant.
+def check_host(listening: Listening) -> None:
+    """Refuse addresses that others can reach, unless they have to prove who they are or that is said to be meant.
 
     Raises:
         SpecError: it is one, or none at all.
     """
     try:
-        only_here = is_loopback(host)
-    except ValueError as error:
+        listening.check()
+    except ListeningError as error:
         raise SpecError((Violation("host", str(error)),)) from None
-    if not only_here and not insecure:
-        message = (
-            f"--host {host}: everyone who reaches it could run jobs, for there is no TLS and no token yet; "
-            "use 127.0.0.1, or give --insecure if that is meant"
-        )
-        raise SpecError((Violation("host", message),))
 
 
 def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
@@ -165,7 +167,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     Raises:
         QuantizerError: it cannot start.
     """
-    check_host(options.host, insecure=options.insecure)
+    check_host(options.listening)
 
     def log(text: str) -> None:
         print(f"quantizer: {text}", file=sys.stderr, flush=True)
@@ -183,14 +185,17 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server = QuantizerServer(options, settings, log=log)
+    signal.signal(signal.SIGHUP, lambda number, _frame: stops.put(number))
     where = settings.collector or f"the local store in {settings.log_dir}"
     names = ", ".join(device.name for device in server.devices)
     print(
-        f"quantizer: listening on {bracketed(options.host)}:{server.port} (devices {names}; models below "
+        f"quantizer: listening on {bracketed(options.listening.host)}:{server.port} (devices {names}; models below "
         f"{options.model_root.resolve()}; recording with {where})",
         flush=True,
     )
-    stops.get()
+    while stops.get() == signal.SIGHUP:
+        if isinstance(server.access, TokenAccess):
+            server.access.reload()
     stopping_since = time.monotonic()
     log("stopping")
     server.stop()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from qlog.v1.credentials import VARIABLES, Credentials, CredentialsError, credentials_from
 
 from quantizer.endpoints import check_address
 from quantizer.errors import SpecError, Violation
@@ -20,6 +21,7 @@ class Settings:
 
     log_dir: Path
     collector: str | None
+    credentials: Credentials | None = None
 
     @classmethod
     def of(cls, context: click.Context) -> "Settings":
@@ -34,15 +36,24 @@ class Settings:
         violation = check_address(collector) if collector is not None else None
         if "\0" in log_dir:
             violation = Violation("log_dir", "--log_dir holds a NUL character")
+        credentials = credentials_from(
+            {name: os.environ.get(variable, "") for name, variable in VARIABLES.items()}
+            | {name: value for name, value in given.items() if value}
+        )
+        if violation is None and collector is not None:
+            try:
+                credentials.check(collector)
+            except CredentialsError as error:
+                violation = Violation("credentials", str(error))
         if violation is not None:
             raise SpecError((violation,))
-        return cls(Path(log_dir), collector)
+        return cls(Path(log_dir), collector, credentials)
 
 
-def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """The verb's option, which is read later, wins over the one before the verb."""
-    if value is not None and parameter.name is not None:
-        context.find_root().ensure_object(dict)[parameter.name] = value
+    if value is not None and value is not False and parameter.name is not None:
+        context.find_root().ensure_object(dict)[parameter.name.removeprefix("collector_")] = value
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,4 +77,40 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-__all__ = ["Settings", "settings_options"]
+_HELPS = {
+    "tls_ca": "Encrypt, and trust a collector of these authorities; `system`: of those known anyway.",
+    "tls_cert": "Certificate of your own, for a collector that asks for one.",
+    "tls_key": "The key of that certificate.",
+    "token_file": "The token that the collector asks for.",
+}
+
+
+def credential_options(prefix: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a click command with what a collector may ask for; `prefix`: of the options' names."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        if not prefix:
+            command = click.option(
+                "--insecure",
+                is_flag=True,
+                expose_value=False,
+                callback=_remember,
+                help="Send the token unencrypted, though it leaves this machine.",
+            )(command)
+        for name, text in reversed(_HELPS.items()):
+            full = f"{prefix}{name}"
+            command = click.option(
+                full,
+                f"--{full}",
+                f"--{full.replace('_', '-')}",
+                metavar="FILE",
+                expose_value=False,
+                callback=_remember,
+                help=f"{text}  [env: {VARIABLES[name]}]",
+            )(command)
+        return command
+
+    return decorate
+
+
+__all__ = ["Settings", "credential_options", "settings_options"]

@@ -1,9 +1,11 @@
 """`quantizer spool`: what waits to be sent, and sending it now."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 from qlog.v1.command_line import counted
+from qlog.v1.credentials import Credentials
 
 from quantizer.embedded import LocalEndpoint
 from quantizer.endpoints import Endpoint, FixedEndpoint, endpoint_of
@@ -42,12 +44,13 @@ def describe_spool(log_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def flush_spool(log_dir: Path, collector: str | None) -> str:
+def flush_spool(log_dir: Path, collector: str | None, credentials: Credentials | None = None) -> str:
     """Send everything that no living process sends itself; what was done, in a line.
 
     Args:
         log_dir: the spool's.
         collector: HOST:PORT for all of it; None: each experiment's own.
+        credentials: to connect with.
 
     Raises:
         DeliveryError: something could not be sent; it stays in the spool.
@@ -62,7 +65,9 @@ def flush_spool(log_dir: Path, collector: str | None) -> str:
         sent = 0
         for target in [None] if collector and targets else targets:
             endpoint: Endpoint = (
-                FixedEndpoint(collector) if collector else endpoint_of(str(target), lambda: LocalEndpoint(log_dir))
+                FixedEndpoint(collector, credentials)
+                if collector
+                else endpoint_of(str(target), lambda: LocalEndpoint(log_dir), credentials)
             )
             sent += _send(spool, endpoint, target)
     finally:
@@ -87,7 +92,7 @@ def _send(spool: Spool, endpoint: Endpoint, target: str | None) -> int:
         spool,
         endpoint,
         target=target,
-        connect=CollectorSession,
+        connect=partial(CollectorSession, credentials=endpoint.credentials),
         on_trouble=lambda _reason: None,  # It is told below, once.
         on_delivered=lambda experiment_id, _number: delivered.append(experiment_id),
     )

@@ -1,8 +1,9 @@
 """The options and arguments that commands share, and how their answers are written."""
 
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -10,6 +11,7 @@ from click.core import ParameterSource
 from qlog.v1.addresses import ADDRESS_FORM, is_address
 
 from client.documents import Output
+from client.labels import LANGUAGES, language_of, speak
 from client.render import Format, write
 from client.settings import (
     DEFAULT_LOG_DIR,
@@ -47,8 +49,14 @@ def _remember_address(ctx: click.Context, param: click.Parameter, value: str | N
     _remember(ctx, param, value)
 
 
-def shared_options(command: _Command, *, environment: bool = False) -> _Command:
-    """Decorate a command with the options that every command has; `environment`: with their variables."""
+def shared_options(command: _Command, *, environment: bool = False, own_format: bool = False) -> _Command:
+    """Decorate a command with the options that every command has.
+
+    Args:
+        command: to decorate.
+        environment: with their variables.
+        own_format: the command has a --format of its own.
+    """
     options = (
         click.option(
             "--collector",
@@ -76,11 +84,12 @@ def shared_options(command: _Command, *, environment: bool = False) -> _Command:
             help=f"The quantizer that runs jobs (QLOG_QUANTIZER).  [default: {DEFAULT_QUANTIZER}]",
         ),
         click.option(
-            "--format",
-            type=click.Choice([form.value for form in Format]),
+            "--lang",
+            type=click.Choice(LANGUAGES),
+            envvar="QLOG_LANG" if environment else None,
             callback=_remember,
             expose_value=False,
-            help=f"How the answer is written.  [default: {Format.TABLE.value}]",
+            help="The language of tables (QLOG_LANG).  [default: that of the locale, else en]",
         ),
         click.option(
             "--timeout",
@@ -90,16 +99,53 @@ def shared_options(command: _Command, *, environment: bool = False) -> _Command:
             expose_value=False,
             help=f"How long to wait for each answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
         ),
+        *_credential_options(environment=environment),
+        click.option(
+            "--format",
+            type=click.Choice([form.value for form in Format]),
+            callback=_remember,
+            expose_value=False,
+            help=f"How the answer is written.  [default: {Format.TABLE.value}]",
+        ),
     )
-    for option in reversed(options):
+    for option in reversed(options[:-1] if own_format else options):
         command = option(command)
     return command
+
+
+def _credential_options(*, environment: bool) -> Iterator[Callable[[Any], Any]]:
+    helps = {
+        "tls_ca": "Encrypt, and trust servers of these authorities; `system`: of those known anyway (QLOG_TLS_CA).",
+        "tls_cert": "Certificate of your own, for servers that ask for one (QLOG_TLS_CERT).",
+        "tls_key": "The key of that certificate (QLOG_TLS_KEY).",
+        "token_file": "The token that servers ask for (QLOG_TOKEN_FILE).",
+    }
+    for name, text in helps.items():
+        yield click.option(
+            name,
+            f"--{name}",
+            f"--{name.replace('_', '-')}",
+            metavar="FILE",
+            envvar=f"QLOG_{name.upper()}" if environment else None,
+            callback=_remember,
+            expose_value=False,
+            help=text,
+        )
+    yield click.option(
+        "--insecure",
+        is_flag=True,
+        callback=_remember,
+        expose_value=False,
+        help="Send the token unencrypted, though it leaves this machine.",
+    )
 
 
 def settings_of(ctx: click.Context) -> Settings:
     """The settings for what was typed so far."""
     remembered: Mapping[str, Mapping[str, object]] = ctx.ensure_object(dict)
     settings = settings_from(remembered.get("given", {}), remembered.get("environment", {}))
+    both = {**remembered.get("environment", {}), **remembered.get("given", {})}
+    speak(str(both.get("lang") or language_of(os.environ)))
     if {"collector", "log_dir"} <= set(remembered.get("given", {})):
         note("--log_dir is not used where --collector names a server")
     return settings
@@ -125,6 +171,8 @@ def _similar(ctx: click.Context, wanted: str) -> list[str]:
 def answer(output: Output, settings: Settings) -> None:
     """Write an answer to the standard output in the form that was asked for."""
     write(output, settings.form, sys.stdout)
+    # What is said afterwards, on the standard error, comes after it.
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:

@@ -68,6 +68,10 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
         self.cut_after: int | None = None
         self.fail: tuple[Any, ...] | None = None
         self.gone = threading.Event()
+        self.imported = b""
+        self.import_answer = collector_pb2.ImportExperimentsResponse()
+        self.check: list[collector_pb2.CheckStoreResponse] = []
+        self.backup: list[collector_pb2.BackupStoreResponse] = []
         super().__init__(port)
 
     def _register(self, server: grpc.Server) -> None:
@@ -97,8 +101,12 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ListExperimentsRequest, context: grpc.ServicerContext
     ) -> collector_pb2.ListExperimentsResponse:
         self._called(request, context)
-        if request.filter:
-            abort(context, grpc.StatusCode.UNIMPLEMENTED, "filters are not supported yet: leave --filter out")
+        if request.filter == "acuracy > 1":
+            wrong = "no experiment has a field 'acuracy': did you mean accuracy?"
+            picture = f"{wrong}\n  acuracy > 1\n  ^^^^^^^"
+            violation = error_details_pb2.BadRequest.FieldViolation(field="filter", description=picture)
+            bad = error_details_pb2.BadRequest(field_violations=[violation])
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, wrong, bad)
         shown = [*self.experiments, *(self._unended() if request.include_running else ())]
         if request.order_by == "number desc":
             shown.reverse()
@@ -130,6 +138,40 @@ class FakeCollector(FakeServer, collector_pb2_grpc.CollectorServiceServicer):
     ) -> collector_pb2.GetStoreInfoResponse:
         self._called(request, context)
         return collector_pb2.GetStoreInfoResponse(experiments=len(self.experiments), running=len(self.running))
+
+    def ImportExperiments(
+        self, requests: Iterator[collector_pb2.ImportExperimentsRequest], context: grpc.ServicerContext
+    ) -> collector_pb2.ImportExperimentsResponse:
+        for request in requests:
+            self.imported += request.chunk
+        self._called("import", context)
+        return self.import_answer
+
+    def AnnotateExperiment(
+        self, request: collector_pb2.AnnotateExperimentRequest, context: grpc.ServicerContext
+    ) -> collector_pb2.AnnotateExperimentResponse:
+        self._called(request, context)
+        experiment = self.experiments[int(request.ref)]
+        tags = [*(tag for tag in experiment.tags if tag not in request.remove_tags), *request.add_tags]
+        del experiment.tags[:]
+        experiment.tags.extend(dict.fromkeys(tags))
+        if request.HasField("note"):
+            experiment.note = request.note
+        if request.HasField("archived"):
+            experiment.archived = request.archived
+        return collector_pb2.AnnotateExperimentResponse(experiment=experiment)
+
+    def CheckStore(
+        self, request: collector_pb2.CheckStoreRequest, context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.CheckStoreResponse]:
+        self._called(request, context)
+        yield from self.check
+
+    def BackupStore(
+        self, request: collector_pb2.BackupStoreRequest, context: grpc.ServicerContext
+    ) -> Iterator[collector_pb2.BackupStoreResponse]:
+        self._called(request, context)
+        yield from self.backup
 
     def CompareExperiments(
         self, request: collector_pb2.CompareExperimentsRequest, context: grpc.ServicerContext

@@ -113,7 +113,9 @@ def test_columns_are_chosen_by_name_or_path(qlog: Qlog, collector: FakeCollector
     assert entry["config.calib_seqlen"] == 512
 
 
-@pytest.mark.parametrize("options", [["--columns", "modle"], ["--columns", ","], ["--last", "-1"], ["--sort", "id"]])
+@pytest.mark.parametrize(
+    "options", [["--columns", "modle"], ["--columns", ","], ["--last", "-1"], ["--sort", "id,model"]]
+)
 def test_wrong_options_are_wrong_usage(qlog: Qlog, collector: FakeCollector, options: list[str]) -> None:
     """One line, exit code 2, nothing on the standard output."""
     ran = qlog("list", *options, "--collector", collector.endpoint)
@@ -122,10 +124,23 @@ def test_wrong_options_are_wrong_usage(qlog: Qlog, collector: FakeCollector, opt
 
 def test_a_filter_is_the_servers_to_judge(qlog: Qlog, collector: FakeCollector) -> None:
     """It goes to the server as it is, and the server's answer to the user."""
-    ran = qlog("list", "--filter", "mamba-370m", "--collector", collector.endpoint)
-    assert collector.requests[-1].filter == "mamba-370m"
-    assert ran.code == 1
-    assert "filters are not supported yet" in ran.err
+    ran = qlog("list", "--filter", "acuracy > 1", "--collector", collector.endpoint)
+    assert collector.requests[-1].filter == "acuracy > 1"
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        "qlog: no experiment has a field 'acuracy': did you mean accuracy?",
+        "  acuracy > 1",
+        "  ^^^^^^^",
+    ]
+
+
+def test_a_sort_is_the_servers(qlog: Qlog, collector: FakeCollector) -> None:
+    """Of all that match at once; of the last N, of these."""
+    qlog("list", "--all", "--sort", "-bits", "--collector", collector.endpoint)
+    assert collector.requests[-1].order_by == "config.w_bits desc, config.a_bits desc"
+    qlog("list", "--last", "2", "--sort", "accuracy", "--filter", "x", "--collector", collector.endpoint)
+    assert collector.requests[-1].order_by == "accuracy"
+    assert collector.requests[-1].filter == "(x) (number >= 3 OR number: null)"
 
 
 def test_an_empty_store_says_so(qlog: Qlog) -> None:

@@ -14,12 +14,13 @@ from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.serving.listening import Listening
 
 from collector.batches import Batch
 from collector.errors import CollectorError
 from collector.files import FileLayer
 from collector.fold import CODEC, payload_from_events
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.limits import MAX_STREAMS
 from collector.server import Server
 from collector.store import LOG_NAME, Store, open_store
@@ -139,11 +140,16 @@ def connected(endpoint: str) -> Iterator[tuple[Any, grpc.Channel]]:
 
 @contextmanager
 def serving(
-    log_dir: Path, *, read_only: bool = False, layer: FileLayer | None = None, max_streams: int = MAX_STREAMS
+    log_dir: Path,
+    *,
+    read_only: bool = False,
+    layer: FileLayer | None = None,
+    max_streams: int = MAX_STREAMS,
+    listening: Listening | None = None,
 ) -> Iterator[Client]:
     """A real collector on a free port, and a client of it."""
     store = open_store(log_dir, CODEC, read_only=read_only, layer=layer, allow_network_fs=True)
-    server = Server(store, "127.0.0.1", 0, reflection=True, max_streams=max_streams)
+    server = Server(store, listening or Listening(), reflection=True, max_streams=max_streams)
     server.start()
     try:
         with connected(server.endpoint) as (stub, channel):

@@ -8,7 +8,7 @@ import pytest
 
 from collector.errors import StoreFullError, StoreUnavailableError
 from collector.files import FileLayer
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.store import LOG_NAME
 from tests.collector.builders import batch, log_lines, new_id, opened, record, submit, whole
 

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 from qlog.v1 import collector_pb2 as wire
+from qlog.v1.serving.listening import Listening
 
 from collector import errors
 from collector.rpc import STATUSES, status_of
@@ -182,7 +183,7 @@ def test_a_second_server_cannot_listen_on_the_same_port(log_dir, tmp_path):
     with serving(log_dir) as client:
         other = open_store(tmp_path / "other", CODEC)
         with pytest.raises(errors.ListenError, match=str(client.server.port)):
-            Server(other, "127.0.0.1", client.server.port, reflection=False)
+            Server(other, Listening(port=client.server.port), reflection=False)
         other.close()
         with connected(client.server.endpoint) as (stub, _):
             assert stub.GetStoreInfo(wire.GetStoreInfoRequest(), timeout=10).experiments == 0

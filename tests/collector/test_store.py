@@ -11,7 +11,7 @@ import pytest
 from collector.errors import CorruptLineError, EndedError, OffsetGapError, ReadOnlyError, StoreUnavailableError
 from collector.fold import CODEC, fold_record, payload_from_events
 from collector.inflight import Inflight
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.lines import encode_line
 from collector.store import INFLIGHT_NAME, LOG_NAME, open_store
 from tests.collector.builders import (

@@ -249,8 +249,9 @@ def test_two_runs_share_a_local_store_though_the_first_serves_it(
 ) -> None:
     """Whoever holds the store serves it; when it ends, another takes over. Both records are whole."""
     processes = [started("quantizer.entry", *words, "--log_dir", str(tmp_path)) for _ in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=120)
+    # Both to their end before either is judged: what one says must not leave the other behind.
+    said = [process.communicate(timeout=120) for process in processes]
+    for process, (out, err) in zip(processes, said, strict=True):
         assert process.returncode == 0, err
         assert "warning" not in err, err
         assert "Recorded         number" in out

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from collector.errors import EndedError, OffsetGapError
 from collector.fold import CODEC
-from collector.ingest import Receipt
+from collector.ledger import Receipt
 from collector.store import LOG_NAME, open_store
 from tests.collector.builders import batch, begin, finish, new_id, stats, submit
 

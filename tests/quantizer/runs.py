@@ -13,7 +13,8 @@ from typing import Any
 from quantizer.entry import run_command
 from tests.quamba.checkpoints import small_config, write_checkpoint
 
-TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. " * 40
+# Longer than a window of perplexity: a shorter text is warned of.
+TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. " * 100
 
 
 def write_inputs(directory: Path) -> tuple[Path, list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from qlog.v1.serving.listening import Listening
 
 from quantizer import device_runner, serve
 from quantizer.device_runner import Worker
@@ -92,7 +93,7 @@ def _handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_handlers")
 def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`timeout` and others tell the process and its group: that stops in order. One that comes later cuts it short."""
-    options, settings = ServeOptions("127.0.0.1", 0, tmp_path, "cpu", insecure=False), Settings(tmp_path, None)
+    options, settings = ServeOptions(Listening(), tmp_path, "cpu"), Settings(tmp_path, None)
     before = SignalledServer.stopped
     serve_until_stopped(options, settings)
     assert SignalledServer.stopped == before + 1

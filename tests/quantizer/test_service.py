@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceStub
+from qlog.v1.serving.listening import Listening
 from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quantizer import device_runner
@@ -88,16 +89,7 @@ class Servers:
         self._stack = ExitStack()
 
     def start(self, **options: Any) -> tuple[QuantizerServer, Client]:
-        serve = ServeOptions(
-            **{
-                "host": "127.0.0.1",
-                "port": 0,
-                "model_root": self._models,
-                "devices": "cpu",
-                "insecure": False,
-                **options,
-            }
-        )
+        serve = ServeOptions(model_root=self._models, devices="cpu", listening=Listening(**options))
         settings = Settings(self._log_dir, self.collector.address)
         server = QuantizerServer(serve, settings, log=self.log.append, worker_main=scripted_worker)
         self._stack.callback(server.stop)
@@ -415,8 +407,8 @@ def test_a_port_that_is_taken_is_one_line(servers: Servers) -> None:
 def test_others_are_let_in_only_when_that_is_said(host: str) -> None:
     """Without TLS and tokens, an address that others reach needs --insecure."""
     with pytest.raises(SpecError, match="--insecure"):
-        check_host(host, insecure=False)
-    check_host(host, insecure=True)
+        check_host(Listening(host))
+    check_host(Listening(host, insecure=True))
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a b", "." * 300])
@@ -424,13 +416,13 @@ def test_an_address_that_is_none_is_said_to_be(host: str) -> None:
     """With --insecure or without."""
     for insecure in (False, True):
         with pytest.raises(SpecError, match="no such address"):
-            check_host(host, insecure=insecure)
+            check_host(Listening(host, insecure=insecure))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
 def test_loopback_needs_no_permission(host: str) -> None:
     """The default listens where only this machine reaches it."""
-    check_host(host, insecure=False)
+    check_host(Listening(host))
 
 
 def test_every_state_of_a_job_has_its_name_on_the_wire() -> None:

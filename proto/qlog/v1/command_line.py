@@ -26,7 +26,7 @@ def version_option(program: str) -> Callable[[_Command], _Command]:
 
 
 def listen_options(port: int) -> Callable[[_Command], _Command]:
-    """Decorate a server's command with --host, --port (this one by default) and --insecure."""
+    """Decorate a server's command with --host, --port (this one by default), --insecure, and what makes it safe."""
     options = (
         click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on."),
         click.option(
@@ -40,7 +40,25 @@ def listen_options(port: int) -> Callable[[_Command], _Command]:
         click.option(
             "--insecure",
             is_flag=True,
-            help="Listen on an address that other machines reach, without encryption and without tokens.",
+            help="Accept connections without encryption or without tokens, though other machines reach the address.",
+        ),
+        click.option(
+            "tls_cert", "--tls_cert", "--tls-cert", metavar="FILE", help="The server's certificate, with its chain."
+        ),
+        click.option("tls_key", "--tls_key", "--tls-key", metavar="FILE", help="The key of that certificate."),
+        click.option(
+            "tls_client_ca",
+            "--tls_client_ca",
+            "--tls-client-ca",
+            metavar="FILE",
+            help="Take only clients with a certificate of one of these authorities.",
+        ),
+        click.option(
+            "token_file",
+            "--token_file",
+            "--token-file",
+            metavar="FILE",
+            help="Tokens that clients have to send, a line each: ROLES NAME TOKEN; reader, writer, admin.",
         ),
     )
 

@@ -1,0 +1,63 @@
+"""Channels with credentials. Apart from these, so that help and wrong usage need no gRPC."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import grpc
+
+from qlog.v1.credentials import Credentials
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def secured_channel(endpoint: str, credentials: Credentials, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
+    """A channel to HOST:PORT, which connects with the first call.
+
+    Raises:
+        CredentialsError: a file cannot be used, or the token may not go there.
+    """
+    token = credentials.token(endpoint)
+    if credentials.tls:
+        ca, key, cert = credentials.tls_files()
+        channel = grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+    else:
+        channel = grpc.insecure_channel(endpoint, options=options)
+    if token is None:
+        return channel
+    return grpc.intercept_channel(channel, _Metadata((("authorization", f"Bearer {token}"),)))
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Metadata(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Adds metadata to every call."""
+
+    def __init__(self, added: Metadata) -> None:
+        self._added = added
+
+    def _pass(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = (*(details.metadata or ()), *self._added)
+        changed = _Details(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready, details.compression
+        )
+        return continuation(changed, request)
+
+    intercept_unary_unary = _pass
+    intercept_unary_stream = _pass
+    intercept_stream_unary = _pass
+    intercept_stream_stream = _pass
+
+
+__all__ = ["secured_channel"]

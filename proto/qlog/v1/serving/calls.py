@@ -1,0 +1,256 @@
+"""The outermost interceptor of both servers: no call reaches its handler unknown, unread or untold.
+
+A call is refused before its request is even parsed where its sender may not make it; what cannot be parsed is the
+sender's mistake (INVALID_ARGUMENT), not ours; what nobody foresaw is INTERNAL with an incident's number, and its text
+is in the log alone. However a call ends, the observers are told: audit lines, metrics.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from qlog.v1.serving.access import ADMINS, ANONYMOUS, Access, Caller, Identity, Roles, RoleTable
+from qlog.v1.serving.statuses import bad_request, refuse
+
+logger = logging.getLogger(__name__)
+
+_BEARER = "bearer "
+# Of a stream, what its messages were about: more names than these are counted and not kept.
+MOST_SUBJECTS = 8
+# The fields that say what a request is about, in the order in which they are looked for.
+_SUBJECT_FIELDS = ("experiment_id", "ref", "name", "refs")
+
+
+class MalformedRequestError(Exception):
+    """A message of a stream cannot be parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that has ended.
+
+    Attributes:
+        method: as "/package.Service/Method".
+        who: called; "anonymous" where nobody is asked, "unknown" where the answer was wrong.
+        peer: the address that gRPC gives.
+        code: how it ended.
+        duration_s: from its first byte to its last.
+        subjects: the experiments, references or jobs that it was about, the first of them.
+        requests: messages received.
+        events: of experiments, among them.
+    """
+
+    method: str
+    who: str
+    roles: Roles
+    peer: str
+    code: grpc.StatusCode
+    duration_s: float
+    subjects: tuple[str, ...]
+    requests: int
+    events: int
+
+
+class Observer(Protocol):
+    """Is told of calls; must not raise, nor wait."""
+
+    def began(self, method: str) -> None:
+        """A call has come."""
+
+    def ended(self, call: Call) -> None:
+        """It is over."""
+
+
+_UNKNOWN = Identity("unknown", frozenset())
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """What becomes known of a call while it lasts."""
+
+    identity: Identity = _UNKNOWN
+    subjects: dict[str, None] = field(default_factory=dict)
+    requests: int = 0
+    events: int = 0
+
+    def note(self, request: Any) -> Any:
+        """Remember what a request is about; the request."""
+        self.requests += 1
+        for name in _SUBJECT_FIELDS:
+            value = getattr(request, name, None)
+            if value and len(self.subjects) < MOST_SUBJECTS:
+                if isinstance(value, str):
+                    self.subjects.setdefault(value[:128])
+                else:
+                    self.subjects.update((str(item)[:128], None) for item in value[:MOST_SUBJECTS])
+        events = getattr(request, "events", None)
+        if events is not None:
+            self.events += len(events)
+        return request
+
+
+class Calls(grpc.ServerInterceptor):
+    """The interceptor.
+
+    Args:
+        access: tells who calls.
+        roles: which roles each method takes; a method that is not there takes administrators only.
+        domain: of the server's errors.
+        observers: told of every call.
+        malformed: makes the error for a message of a stream that cannot be parsed.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        roles: RoleTable,
+        domain: str,
+        observers: Sequence[Observer] = (),
+        malformed: Callable[[str], Exception] = MalformedRequestError,
+    ) -> None:
+        self._access = access
+        self._roles = roles
+        self._domain = domain
+        self._observers = tuple(observers)
+        self._malformed = malformed
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wrap one call's handler."""
+        handler = continuation(handler_call_details)
+        # Health's watch is called in a way of its own, without a thread.
+        if handler is None or handler_call_details.method == "/grpc.health.v1.Health/Watch":
+            return handler
+        return self._wrap(handler, handler_call_details.method)
+
+    def _wrap(self, handler: Any, method: str) -> Any:
+        many, parse = handler.request_streaming, handler.request_deserializer
+
+        def read(data: Any, ticket: _Ticket, context: grpc.ServicerContext) -> Any:
+            if many:
+                return self._messages(data, parse, ticket)
+            try:
+                return ticket.note(parse(data))
+            except DecodeError:
+                message = f"the request of {_short(method)} cannot be parsed"
+                refuse(
+                    context,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "MALFORMED_REQUEST",
+                    message,
+                    domain=self._domain,
+                    more=[bad_request("", message)],
+                )
+
+        def single(data: Any, context: grpc.ServicerContext) -> Any:
+            with self._told(method, context) as ticket:
+                return behavior(read(data, ticket, context), context)
+
+        def streaming(data: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._told(method, context) as ticket:
+                yield from behavior(read(data, ticket, context), context)
+
+        kind = f"{'stream' if many else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+        behavior = getattr(handler, kind)
+        wrapped = streaming if handler.response_streaming else single
+        return getattr(grpc, f"{kind}_rpc_method_handler")(wrapped, None, handler.response_serializer)
+
+    def _messages(self, data: Iterator[bytes], parse: Callable[[bytes], Any], ticket: _Ticket) -> Iterator[Any]:
+        for item in data:
+            try:
+                message = parse(item)
+            except DecodeError:
+                raise self._malformed("a message of the stream cannot be parsed") from None
+            yield ticket.note(message)
+
+    @contextmanager
+    def _told(self, method: str, context: grpc.ServicerContext) -> Iterator[_Ticket]:
+        start = time.perf_counter()
+        ticket = _Ticket()
+        finished = False
+        for observer in self._observers:
+            observer.began(method)
+        try:
+            ticket.identity = self._admit(method, context)
+            yield ticket
+            finished = True
+        except MalformedRequestError as error:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST", str(error), domain=self._domain)
+        except Exception as error:
+            if context.code() is None:
+                self._incident(method, context, error)
+            raise
+        finally:
+            if self._observers:
+                code = context.code() or (grpc.StatusCode.OK if finished else grpc.StatusCode.CANCELLED)
+                self._tell(method, context.peer(), code, time.perf_counter() - start, ticket)
+
+    def _admit(self, method: str, context: grpc.ServicerContext) -> Identity:
+        wanted = self._roles.get(method, ADMINS)
+        if wanted is None:
+            return ANONYMOUS
+        caller = _caller(context)
+        identity = self._access.identify(caller)
+        if identity is None:
+            message = (
+                "the token is not one that this server knows"
+                if caller.token is not None
+                else "this server asks for a token: give --token_file FILE, or send `authorization: Bearer TOKEN`"
+            )
+            refuse(context, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", message, domain=self._domain)
+        if not wanted & identity.roles:
+            message = (
+                f"{_short(method)} takes the role {_listed(wanted)}; {identity.name} has {_listed(identity.roles)}"
+            )
+            refuse(context, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", message, domain=self._domain)
+        return identity
+
+    def _incident(self, method: str, context: grpc.ServicerContext, error: Exception) -> None:
+        incident = os.urandom(4).hex()
+        logger.error("incident %s in %s", incident, _short(method), exc_info=error)
+        message = f"internal error, incident {incident} in the server's log"
+        refuse(context, grpc.StatusCode.INTERNAL, "INTERNAL", message, domain=self._domain)
+
+    def _tell(self, method: str, peer: str, code: grpc.StatusCode, duration_s: float, ticket: _Ticket) -> None:
+        identity = ticket.identity
+        call = Call(
+            method,
+            identity.name,
+            identity.roles,
+            peer,
+            code,
+            duration_s,
+            tuple(ticket.subjects),
+            ticket.requests,
+            ticket.events,
+        )
+        for observer in self._observers:
+            observer.ended(call)
+
+
+def _caller(context: grpc.ServicerContext) -> Caller:
+    token: str | None = None
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            text = value if isinstance(value, str) else ""
+            token = text[len(_BEARER) :].strip() if text[: len(_BEARER)].lower() == _BEARER else ""
+    names = context.auth_context().get("x509_common_name", ())
+    subject = next(iter(names), b"").decode("utf-8", "replace")
+    return Caller(token, subject or None)
+
+
+def _short(method: str) -> str:
+    return method.rpartition("/")[2]
+
+
+def _listed(roles: Roles) -> str:
+    return " or ".join(sorted(roles)) or "none"
+
+
+__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer"]

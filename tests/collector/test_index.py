@@ -1,0 +1,114 @@
+"""The index: disposable, and right about the log whatever became of its file."""
+
+import os
+import sqlite3
+
+import pytest
+
+from collector.index_open import INDEX_NAME
+from collector.store import LOG_NAME
+from tests.collector.builders import LEGACY_LINE, opened, record
+
+
+def _models(store):
+    return [entry.basic_record()["config"]["model"] for entry in store.index().page(0, 100, descending=False)]
+
+
+@pytest.fixture
+def two(log_dir):
+    with opened(log_dir) as store:
+        record(store, model="first")
+        record(store, model="second")
+    return log_dir
+
+
+def _garbage(path):
+    path.write_bytes(os.urandom(20_000))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _older(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+
+
+def _foreign(path):
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+
+
+@pytest.mark.parametrize("harm", [_garbage, _cut, _older, _foreign, os.unlink], ids=lambda harm: harm.__name__)
+def test_an_index_that_cannot_be_used_is_made_anew(two, harm):
+    """Nothing is lost with it."""
+    harm(two / INDEX_NAME)
+    with opened(two) as store:
+        assert _models(store) == ["first", "second"]
+        record(store, model="third")
+    with opened(two) as store:
+        assert _models(store) == ["first", "second", "third"]
+
+
+def test_a_log_that_is_another_is_indexed_anew(two):
+    """Of the same size with other bytes, shorter, or of another inode."""
+    log = two / LOG_NAME
+    data = log.read_bytes()
+    log.write_bytes(LEGACY_LINE * 2)
+    with opened(two) as store:
+        assert len(_models(store)) == 2
+    log.write_bytes(LEGACY_LINE + LEGACY_LINE.replace(b"mamba-370m", b"mamba-130m"))
+    with opened(two) as store:
+        assert _models(store) == ["mamba-370m", "mamba-130m"]
+    log.write_bytes(LEGACY_LINE)
+    with opened(two) as store:
+        assert _models(store) == ["mamba-370m"]
+    log.unlink()
+    log.write_bytes(data)
+    with opened(two) as store:
+        assert _models(store) == ["first", "second"]
+
+
+def test_what_others_appended_is_added(two):
+    """Without reading the rest again: what was said of lines stays."""
+    with opened(two) as store:
+        store.index().set_mark("meta", "5")
+    with (two / LOG_NAME).open("ab") as file:
+        file.write(LEGACY_LINE)
+    with opened(two) as store:
+        assert _models(store) == ["first", "second", "mamba-370m"]
+        assert store.index().mark("meta") == "5"
+
+
+def test_an_index_that_is_deleted_meanwhile_is_made_anew(two):
+    """The collector that runs goes on, with all lines."""
+    with opened(two) as store:
+        assert store.index().count() == 2
+        (two / INDEX_NAME).unlink()
+        record(store, model="third")
+        assert _models(store) == ["first", "second", "third"]
+
+
+def test_two_processes_share_an_index(two, monkeypatch):
+    """A reader of a large log, beside the writer: each line once, whoever indexed it."""
+    monkeypatch.setattr("collector.index_open._SMALL_BYTES", 0)
+    with opened(two) as writer, opened(two, read_only=True) as reader, opened(two, read_only=True) as other:
+        for number in range(5):
+            record(writer, model=f"m{number}")
+            with (two / LOG_NAME).open("ab") as file:
+                file.write(LEGACY_LINE)
+            assert _models(reader) == _models(other) == _models(writer)
+        assert writer.index().count() == 12
+
+
+def test_where_no_file_can_be_made_the_index_is_private(two, monkeypatch):
+    """As in a directory that may only be read."""
+    monkeypatch.setattr("collector.index_open._SMALL_BYTES", 0)
+    (two / INDEX_NAME).unlink()
+    (two / INDEX_NAME).mkdir()
+    with opened(two, read_only=True) as store:
+        assert _models(store) == ["first", "second"]
