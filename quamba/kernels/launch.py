@@ -37,9 +37,7 @@ def default_shape(rows: int, inner: int) -> tuple[int, int]:
     than 40 kB, and work for most multiprocessors in any case (measured on an H100).
     """
     block = 32
-    while block > 4 and (
-        block * inner > 81920 or rows < 96 * block or (block * inner > 40960 and rows < 264 * block)
-    ):
+    while block > 4 and (block * inner > 81920 or rows < 96 * block or (block * inner > 40960 and rows < 264 * block)):
         block //= 2
     return block, 8 if block * inner >= 8192 else 4
 

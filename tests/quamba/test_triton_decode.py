@@ -27,9 +27,7 @@ from quamba.transforms.hadamard import hadamard_matrix
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 # The interpreter takes its time for each program, whatever its size.
-HOW = Launch(
-    device=GPU, pdl=GPU and torch.cuda.get_device_capability() >= (9, 0), other=None if GPU else (64, 4)
-)
+HOW = Launch(device=GPU, pdl=GPU and torch.cuda.get_device_capability() >= (9, 0), other=None if GPU else (64, 4))
 REAL = pytest.mark.gpu
 DOCUMENTS = [[(7 * row + 3 * place) % 60 for place in range(5 + 41 * row)] for row in range(4)]
 
