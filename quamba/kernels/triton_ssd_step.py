@@ -120,7 +120,7 @@ def ssd_step_kernel(
     now = kept + (t % K) * C
     tl.store(now + e, new_x)
     # Heads of a group share B and C, and the first keeps them; none reads this slot.
-    first = (n < N) & ((head % (H // G)) == 0)
+    first = n + (head % (H // G)) * N < N
     tl.store(now + b_channels, new_b, mask=first)
     tl.store(now + c_channels, new_c, mask=first)
     x = _after(new_x, x_acc, x_last, x_f, x_b, x_s)

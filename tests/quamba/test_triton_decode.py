@@ -162,17 +162,17 @@ def test_steps_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
     """Behind a prompt, rows that leave, and two texts in turn: the model's own steps, and its memory afterwards."""
     model = quantized(recipe, **changes)
     decoder = GraphedDecoder(Plan.of(model), HOW, graph=GPU)
-    prompt = torch.tensor([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5], [11, 1, 3, 2, 2]], device=DEVICE)
-    cache, own = decoder.new_cache(3), model.new_cache(3)
+    prompt = torch.tensor([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]], device=DEVICE)
+    cache, own = decoder.new_cache(2), model.new_cache(2)
     assert torch.equal(decoder.prefill(prompt, None, cache), model.prefill(prompt, None, own))
-    rows = torch.tensor([2, 0], device=DEVICE)
+    rows = torch.tensor([1], device=DEVICE)
     for token in range(2):
-        ids = torch.tensor([token, 5, 9], device=DEVICE)
+        ids = torch.tensor([token, 5], device=DEVICE)
         assert sqnr_db(decoder.step(ids, cache), model.step(ids, own)) > 40
     cache, own = cache.select(rows), own.select(rows)
-    other, its_own = decoder.new_cache(2), model.new_cache(2)
+    other, its_own = decoder.new_cache(1), model.new_cache(1)
     for token in range(2):
-        ids = torch.tensor([token + 20, 30], device=DEVICE)
+        ids = torch.tensor([token + 20], device=DEVICE)
         assert sqnr_db(decoder.step(ids, cache), model.step(ids, own)) > 40
         assert sqnr_db(decoder.step(ids, other), model.step(ids, its_own)) > 40
     for found, expected in zip(cache.settle().layers, own.layers, strict=True):
