@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,8 @@ import torch
 from quamba.nn.linear import QLinear
 from quamba.nn.model import MambaLM
 
+# Asked for, since whole models have met their own steps on few devices so far.
+VARIABLE = "QLOG_FUSED_DECODE"
 # Integer dot products and what Triton compiles for begin here.
 _LEAST_CAPABILITY = (8, 0)
 # Launches that overlap.
@@ -22,10 +25,11 @@ _decoders: WeakKeyDictionary[MambaLM, tuple[torch.Tensor, Any]] = WeakKeyDiction
 def decoder_of(model: Any) -> Any:
     """What `quamba.generation.generate` steps with.
 
-    A quantized model on a CUDA device gets the fused kernels, replayed from CUDA graphs; where they do not run it, this
-    is said once, and the model decodes by itself, as every other model does.
+    Where the environment variable QLOG_FUSED_DECODE is set, a quantized model on a CUDA device gets the fused kernels,
+    replayed from CUDA graphs; where they do not run it, this is said once, and the model decodes by itself, as every
+    other model does.
     """
-    if not isinstance(model, MambaLM) or model.device.type != "cuda":
+    if not os.environ.get(VARIABLE) or not isinstance(model, MambaLM) or model.device.type != "cuda":
         return model
     mark = _quantized_part(model)
     if mark is None:
@@ -66,4 +70,4 @@ def _decoder(model: MambaLM) -> Any:
     return graphed.GraphedDecoder(made, launch.Launch(pdl=capability >= _PDL_CAPABILITY))
 
 
-__all__ = ["decoder_of"]
+__all__ = ["VARIABLE", "decoder_of"]

@@ -15,6 +15,7 @@ from tests.quamba.test_rotation import model_of
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from quamba.decoding.choice import VARIABLE, decoder_of
 from quamba.decoding.graphed import GraphedDecoder
 from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import DecodeRunner, Plan
@@ -146,6 +147,7 @@ def quantized(recipe: Recipe, **changes: Any) -> MambaLM:
     return model.to(DEVICE)
 
 
+LONG = pytest.mark.long
 MODELS = {
     "whole": (Recipe(quantize_embedding=True, quantize_lm_head=True), {"ssm_headdim": 16}),
     "grouped": (Recipe(group_heads=True), {"d_model": 48, "ssm_ngroups": 2, "ssm_headdim": 8, "n_layer": 1}),
@@ -157,7 +159,14 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("recipe", "changes"), MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    # In the interpreter each takes many seconds: one that has most of it is always run.
+    [
+        pytest.param(*case, id=name, marks=() if name == "grouped" else pytest.mark.long)
+        for name, case in MODELS.items()
+    ],
+)
 def test_steps_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
     """Behind a prompt, rows that leave, and two texts in turn: the model's own steps, and its memory afterwards."""
     model = quantized(recipe, **changes)
@@ -189,3 +198,14 @@ def test_models_without_kernels_say_so() -> None:
     ):
         with pytest.raises(NotFusedError):
             DecodeRunner(Plan.of(model), 1, HOW, graph=False)
+
+
+def test_kernels_are_asked_for_and_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variable, or elsewhere than on a CUDA device, a model decodes by itself."""
+    model = quantized(Recipe(), ssm_headdim=16).cpu()
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert decoder_of(model) is model
+    monkeypatch.setenv(VARIABLE, "1")
+    assert decoder_of(model) is model
+    if GPU:
+        assert isinstance(decoder_of(model.to(DEVICE)), GraphedDecoder)
