@@ -73,7 +73,7 @@ def test_the_quantizers_help_needs_nothing_heavy() -> None:
 
 def test_the_library_needs_no_gpu_packages() -> None:
     """All of quamba imports without Triton, mamba-ssm, lm-eval, transformers and gRPC, but for what is these packages'
-    border: the adapter to lm-eval, kernels in Triton, and the decoding that `decoding.choice` imports when it is theirs."""
+    border: the adapter to lm-eval, kernels in Triton, and the decoding by these."""
     absent = ("triton", "mamba_ssm", "causal_conv1d", "lm_eval", "transformers", "grpc", "google", "click", "qlog")
     borders = ("quamba.evals.lm_eval_adapter", "quamba.kernels.triton_", *(f"quamba.decoding.{n}" for n in TRITONS))
     modules = [name for name in modules_of("quamba") if not name.startswith(borders)]
