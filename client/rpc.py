@@ -138,6 +138,11 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
                 "the name in its certificate, and --tls_cert where it asks for yours"
             )
         if "ErrorInfo" not in details:
+            if _hung_up(said):
+                return UnreachableError(
+                    f"what listens at {endpoint} hangs up before it answers: if that {program} wants TLS, give "
+                    "--tls_ca FILE, or --tls_ca system"
+                )
             return UnreachableError(f"no {program} answers at {endpoint}: {_ADVICE[program]}")
         later = f"the {program} at {endpoint} cannot do it now: {said}{_again(details)}"
         return StreamLostError(later) if stream else RefusedError(later)
@@ -159,6 +164,11 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
 
 def _of_tls(said: str) -> bool:
     return any(word in said for word in ("SSL", "handshak", "certificate", "Certificate", "TSI_", "Peer name"))
+
+
+def _hung_up(said: str) -> bool:
+    """Whether somebody took the connection and broke it off before a first call: so do servers that want TLS."""
+    return "failed to connect" in said and any(word in said for word in ("Socket closed", "reset by peer", "pipe"))
 
 
 def _reason(said: str) -> str:
