@@ -73,9 +73,9 @@ def command(
 ) -> None:
     """Write the log, or a table made of it.
 
-    jsonl is what `qlog import` reads; with --as_shown tags and notes come along. The columns of the tables are dotted paths into the record (config.model,
-    results.tasks.TASK.METRIC, before_percentile.range), statistics of your own among them; an experiment is named by
-    number and experiment_id.
+    jsonl is what `qlog import` reads; with --as_shown tags and notes come along. The columns of the tables are dotted
+    paths into the record (config.model, results.tasks.TASK.METRIC, before_percentile.range), statistics of your own
+    among them; an experiment is named by number and experiment_id.
     """
     if stats and table_name == TableName.EXPERIMENTS.value:
         raise click.UsageError("--stats is --table layers: give one of them", ctx=ctx)
