@@ -41,8 +41,8 @@ class Secured:
 
 
 def secured(directory: Path) -> Secured:
-    """Make the files in a directory, which is made too."""
-    directory.mkdir(parents=True)
+    """Make the files in a directory, in place of those before; the directory is made too."""
+    directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1", "localhost", common_name="server")
     ca, cert = directory / "ca.pem", directory / "server.pem"
