@@ -84,6 +84,7 @@ class SqliteIndex:
         # Shapes of records and tensors whose names are in the tables.
         self._shapes: set[object] = set()
         self._names = 0
+        self._paths: tuple[int, Mapping[str, Sequence[Keys]]] | None = None
         self._counts: OrderedDict[tuple[str, tuple[Value, ...]], _Count] = OrderedDict()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -323,9 +324,14 @@ class SqliteIndex:
         """See `collector.filters.fields.Catalogue`."""
         found: dict[str, list[Keys]] = {}
         with self.reading() as connection:
+            (latest,) = connection.execute("SELECT max(id) FROM paths").fetchone()
+            # Names are only ever added.
+            if self._paths is not None and self._paths[0] == latest:
+                return self._paths[1]
             for (text,) in connection.execute("SELECT keys FROM paths"):
                 keys = tuple(orjson.loads(text))
                 found.setdefault(".".join(keys), []).append(keys)
+        self._paths = (latest, found)
         return found
 
     def statistics(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 
 from qlog.v1 import common_pb2 as pb
 
@@ -14,6 +15,8 @@ from collector.store import Store
 from collector.wire import corrupt_experiment, experiment_from_record, record_from_experiment
 
 _READ_BYTES = 4 << 20
+# BASIC views that are kept: most lists are of the same, newest ones.
+_KEPT = 1024
 
 
 @dataclass
@@ -22,6 +25,12 @@ class _Partial:
 
     fold: Fold
     offset: int = 0
+
+
+@lru_cache(_KEPT)
+def _basic(entry: Entry) -> pb.Experiment:
+    """The BASIC view of a line, without what was said of it; not to be changed."""
+    return experiment_from_record(entry.basic_record(), number=entry.number, layer_stats_count=entry.layer_stats_count)
 
 
 class Views:
@@ -48,8 +57,8 @@ class Views:
         elif full:
             experiment = experiment_from_record(self._store.record(entry), number=entry.number)
         else:
-            count = entry.layer_stats_count
-            experiment = experiment_from_record(entry.basic_record(), number=entry.number, layer_stats_count=count)
+            experiment = pb.Experiment()
+            experiment.CopyFrom(_basic(entry))
         experiment.amended = self._store.meta.is_amended(entry.number)
         return self._annotated(experiment, entry)
 

@@ -59,7 +59,7 @@ class Solver:
         solved = {}
         for name, hessian in hessians.items():
             linear = float_linear(getattr(mixer, name))
-            blocks = _blocks(mixer) if name == "in_proj" else None
+            blocks = in_proj_blocks(mixer) if name == "in_proj" else None
             solved[name] = gptq(linear.weight, hessian.matrix(), scheme, blocks=blocks, act_order=self._act_order)
             linear.weight = solved[name].dequantize()
         for stream, lengths in zip(self._streams, self._lengths, strict=True):
@@ -97,7 +97,7 @@ class Solutions:
         return self._head
 
 
-def _blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:
+def in_proj_blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:
     """The blocks of in_proj's rows that have a scale each where a weight has one."""
     if not isinstance(mixer, Mamba2Mixer):
         return None
@@ -111,4 +111,4 @@ def _real(values: Tensor, counts: Tensor) -> Tensor:
     return torch.arange(values.shape[1], device=values.device) < counts[:, None]
 
 
-__all__ = ["Solutions", "Solver"]
+__all__ = ["Solutions", "Solver", "in_proj_blocks"]

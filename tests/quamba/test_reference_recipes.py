@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from quamba.corpora import calibration_documents
+from quamba.corpora import calibration_documents, perplexity_text
 from quamba.evals import perplexity
 from quamba.flow.artifacts import Artifact
 from quamba.flow.batches import batch_documents
@@ -18,6 +19,7 @@ from quamba.nn.linear import QLinear
 from quamba.presets import PRESETS
 from quamba.reports import PerplexityReport
 from quamba.transforms.rotation import rotate_model
+from tests.bench.quality import WINDOW, Subject, hidden_states, lambada, quantized, wikitext
 from tests.quamba.test_reference_scores import model_directory
 
 # Perplexity on the shipped text, 4 windows, calibrated on 16 documents; None: the float model.
@@ -51,6 +53,41 @@ def test_a_preset_costs_no_more_than_it_did(name: str, preset: str | None) -> No
     *_, report = perplexity(loaded, "gutenberg", batch_size=4, max_windows=4)
     assert isinstance(report, PerplexityReport)
     assert report.perplexity == pytest.approx(GUTENBERG[name, preset], rel=0.008)
+
+
+# The first 300 passages of LAMBADA (accuracy, perplexity) and 4 windows of WikiText-2, calibrated on 32 documents, as
+# measured on an H100; None: the float model.
+ON_A_GPU = {
+    ("mamba-29m", None): (0.1100, 1421.17, 78.426),
+    ("mamba-29m", "quamba2-w8a8"): (0.1067, 1402.42, 78.465),
+    ("mamba-29m", "quamba2-w4a16"): (0.0833, 1771.56, 77.842),
+    ("mamba2-30m", None): (0.1200, 285.90, 62.154),
+    ("mamba2-30m", "quamba2-w8a8"): (0.1200, 285.15, 61.962),
+    ("mamba2-30m", "quamba2-w4a16"): (0.1433, 309.51, 62.881),
+}
+
+
+@pytest.mark.long
+@pytest.mark.assets
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["mamba-29m", "mamba2-30m"])
+def test_a_device_decides_nothing_about_scores(name: str) -> None:
+    """Here as there: accuracy within a point (3 passages), perplexities within 2 and 0.5 %; float within rounding."""
+    loaded = load_model(str(model_directory(name)), "auto")
+    wanted = {preset or "FP32": scores for (model, preset), scores in ON_A_GPU.items() if model == name}
+    ids = torch.tensor(loaded.tokenizer.encode(perplexity_text("wikitext2"))[: 4 * WINDOW]).view(4, WINDOW)
+    expected = hidden_states(loaded.model, ids)
+    seen = set()
+    for recipe, model, _ in quantized(loaded, 32, set(wanted)):
+        subject = Subject(model, loaded.tokenizer)
+        accuracy, _, ppl = lambada(subject, 300, 32)
+        wikitext2, divergence = wikitext(subject, loaded.model, expected, ids)
+        print(f"{name} {recipe}: {accuracy:.4f} {ppl:.2f} {wikitext2:.3f}, divergence {divergence:.5f}")
+        assert accuracy == pytest.approx(wanted[recipe][0], abs=1e-3 if recipe == "FP32" else 0.0101)
+        assert ppl == pytest.approx(wanted[recipe][1], rel=1e-4 if recipe == "FP32" else 0.02)
+        assert wikitext2 == pytest.approx(wanted[recipe][2], rel=1e-4 if recipe == "FP32" else 0.005)
+        seen.add(recipe)
+    assert seen == set(wanted)
 
 
 def quantize_and_save(name: str, preset: str, folder: Path, documents: int) -> tuple[LoadedModel, Path]:
