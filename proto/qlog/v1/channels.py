@@ -73,10 +73,10 @@ class _Metadata(
         )
         return continuation(changed, request)
 
-    intercept_unary_unary = _pass
-    intercept_unary_stream = _pass
-    intercept_stream_unary = _pass
-    intercept_stream_stream = _pass
+    intercept_unary_unary: Any = _pass
+    intercept_unary_stream: Any = _pass
+    intercept_stream_unary: Any = _pass
+    intercept_stream_stream: Any = _pass
 
 
 __all__ = ["hung_up", "secured_channel", "tls_trouble"]
