@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from quamba.decoding.choice import decoder_of
 from quamba.errors import RecipeError
 from quamba.generation_options import GenerationOptions
 from quamba.sampling import draw_tokens, process_logits
@@ -136,6 +137,7 @@ def _steps(
     vocab_size: int | None,
     wanted: Callable[[int], bool],
 ) -> Iterator[list[NewToken]]:
+    model = decoder_of(model)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     input_ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(model.device)
     whole = bool((lengths == input_ids.shape[1]).all())

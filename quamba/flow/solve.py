@@ -13,7 +13,7 @@ from quamba.flow.convert import float_linear
 from quamba.gptq import Hessian, gptq
 from quamba.granularity import WeightScheme
 from quamba.nn.mamba2 import Mamba2Mixer
-from quamba.nn.model import Layer, MambaLM
+from quamba.nn.model import TOKENS_AT_ONCE, Layer, MambaLM
 from quamba.primitives import QuantizedWeight
 
 # The inputs that are gathered in one pass over a layer. x_proj and dt_proj are small, and rounded.
@@ -33,9 +33,10 @@ class Solver:
         self._model = model
         self._act_order = act_order
         device = model.device
-        self._lengths = [batch.lengths.to(device) for batch in batches]
+        parts = [part for batch in batches for part in (_cache_sized(batch) if device.type == "cpu" else [batch])]
+        self._lengths = [part.lengths.to(device) for part in parts]
         with torch.no_grad():
-            self._streams: list[Tensor] = [model.embedding(batch.input_ids.to(device)) for batch in batches]
+            self._streams: list[Tensor] = [model.embedding(part.input_ids.to(device)) for part in parts]
 
     @torch.no_grad()
     def solve(self, layer: Layer, scheme: WeightScheme) -> dict[str, QuantizedWeight]:
@@ -95,6 +96,13 @@ class Solutions:
         if self._head is None:
             self._head = self._solver.solve_head(scheme)
         return self._head
+
+
+def _cache_sized(batch: TokenBatch) -> list[TokenBatch]:
+    """The batch in parts that a CPU's caches hold, each no wider than its own longest row."""
+    rows = max(1, TOKENS_AT_ONCE // batch.input_ids.shape[1])
+    parts = zip(torch.split(batch.input_ids, rows), torch.split(batch.lengths, rows), strict=True)
+    return [TokenBatch(input_ids[:, : int(lengths.max())], lengths) for input_ids, lengths in parts]
 
 
 def in_proj_blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:

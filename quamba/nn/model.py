@@ -17,7 +17,7 @@ from quamba.nn.norm import RMSNorm
 ModelTap = Callable[[int, Mapping[str, int], Tensor, Tensor | None], None]
 
 # On a CPU a batch passes through the layers this many tokens at a time: more leaves the caches, and memory grows.
-_TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 2048
 # Where they are watched, what is done once for each tensor weighs more.
 _TOKENS_WATCHED_AT_ONCE = 4096
 
@@ -104,7 +104,7 @@ class MambaLM(nn.Module):
             float32 [Bt, L, D]; arbitrary at and beyond a row's length.
         """
         batch, length = input_ids.shape
-        at_once = _TOKENS_AT_ONCE if tap is None else _TOKENS_WATCHED_AT_ONCE
+        at_once = TOKENS_AT_ONCE if tap is None else _TOKENS_WATCHED_AT_ONCE
         if cache is not None or self.device.type != "cpu" or batch * length <= at_once:
             return self._hidden_states(input_ids, lengths, cache, tap)
         hidden = torch.empty(batch, length, self.config.d_model)
@@ -182,4 +182,4 @@ def _at_layer(tap: ModelTap, index: int) -> Tap:
     return at_layer
 
 
-__all__ = ["Layer", "MambaLM", "ModelTap"]
+__all__ = ["TOKENS_AT_ONCE", "Layer", "MambaLM", "ModelTap"]

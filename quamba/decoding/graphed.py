@@ -1,0 +1,80 @@
+"""A quantized model as generation sees it: prompts by the model itself, single tokens by replayed graphs."""
+
+import torch
+from torch import Tensor
+
+from quamba.decoding.runner import MAX_BATCH, DecodeRunner, Plan
+from quamba.kernels.launch import Launch
+from quamba.nn.cache import Cache
+
+
+class GraphedCache:
+    """The memory of one batch: in a cache, or in the buffers of the runner that it was handed to."""
+
+    def __init__(self, cache: Cache, batch: int) -> None:
+        self.cache, self.batch = cache, batch
+        self.runner: DecodeRunner | None = None
+
+    def settle(self) -> Cache:
+        """Bring it back into a cache of its own."""
+        if self.runner is not None:
+            self.cache, self.runner = self.runner.store(self.batch), None
+        return self.cache
+
+    def select(self, rows: Tensor) -> "GraphedCache":
+        """The memory of these rows (int64 indices)."""
+        return GraphedCache(self.settle().select(rows), len(rows))
+
+
+class GraphedDecoder:
+    """`quamba.generation.Decoder` over a plan; batches of more rows than the kernels take go to the model.
+
+    Args:
+        plan: the model.
+        how: to launch.
+        graph: replay graphs; false: launch each kernel (interpreter).
+    """
+
+    def __init__(self, plan: Plan, how: Launch, *, graph: bool = True) -> None:
+        self._plan, self._how, self._graph = plan, how, graph
+        self._runners: dict[int, DecodeRunner] = {}
+        self._owners: dict[int, GraphedCache] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs have to be."""
+        return self._plan.model.device
+
+    def new_cache(self, batch_size: int) -> GraphedCache:
+        """The memory before the first token."""
+        return GraphedCache(self._plan.model.new_cache(batch_size), batch_size)
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor | None, cache: GraphedCache) -> Tensor:
+        """Logits float32 [Bt, V] of each row's last real position."""
+        return self._plan.model.prefill(input_ids, lengths, cache.settle())
+
+    @torch.no_grad()
+    def step(self, input_ids: Tensor, cache: GraphedCache) -> Tensor:
+        """Logits float32 [Bt, V] after one more token a row, int64 [Bt]."""
+        if cache.batch > MAX_BATCH:
+            return self._plan.model.step(input_ids, cache.settle())
+        if cache.runner is None:
+            self._hand_over(cache)
+        runner = cache.runner
+        if runner is None:
+            raise RuntimeError("a cache was handed to no runner")
+        return runner.step(input_ids).clone()
+
+    def _hand_over(self, cache: GraphedCache) -> None:
+        size = 1 << (cache.batch - 1).bit_length()
+        runner = self._runners.get(size)
+        if runner is None:
+            runner = self._runners[size] = DecodeRunner(self._plan, size, self._how, graph=self._graph)
+        owner = self._owners.get(size)
+        if owner is not None and owner.runner is runner:
+            owner.settle()
+        runner.load(cache.cache)
+        cache.runner, self._owners[size] = runner, cache
+
+
+__all__ = ["GraphedCache", "GraphedDecoder"]

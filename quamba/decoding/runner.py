@@ -1,0 +1,154 @@
+"""Single tokens of a quantized model by the fused kernels, replayed from a CUDA graph for each batch size."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quamba.decoding.mamba2 import Mamba2Layer
+from quamba.decoding.plan import NotFusedError, Product, product, state_scale
+from quamba.kernels.launch import Launch
+from quamba.kernels.triton_embed import embed
+from quamba.kernels.triton_gemv import FLOAT, gemv
+from quamba.nn.cache import Cache
+from quamba.nn.embedding import Embedding, QEmbedding
+from quamba.nn.linear import QLinear
+from quamba.nn.model import Layer, MambaLM
+
+# More rows of a batch than this are for other kernels.
+MAX_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole model as the kernels read it.
+
+    Attributes:
+        model: what it was made of.
+        table: of the embedding, int8 or float32 [V, D].
+        table_scale: float32 [V] for int8.
+        layers: in order.
+        head: of codes, or None: the model's own norm and head run.
+        state_scales: of each layer, as a cache has them.
+    """
+
+    model: MambaLM
+    table: Tensor
+    table_scale: Tensor | None
+    layers: Sequence[Mamba2Layer]
+    head: Product | None
+    state_scales: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, model: MambaLM) -> "Plan":
+        """From its modules.
+
+        Raises:
+            NotFusedError: the kernels do not run it.
+        """
+        embedding = model.embedding
+        if isinstance(embedding, QEmbedding) and embedding.num_bits == 8:
+            table, scale = embedding.codes, embedding.scale
+        elif isinstance(embedding, Embedding):
+            table, scale = embedding.weight, None
+        else:
+            raise NotFusedError("the embedding is of 4 bits")
+        if model.config.d_model % 16:
+            raise NotFusedError(f"d_model {model.config.d_model} is no multiple of 16")
+        head = None
+        if isinstance(model.lm_head, QLinear) and model.lm_head.in_scale is not None:
+            head = product(model.lm_head, "lm_head", coded=False)
+        parts = [layer for layer in model.layers if isinstance(layer, Layer)]
+        layers = [Mamba2Layer.of(layer) for layer in parts]
+        return cls(model, table, scale, layers, head, [state_scale(layer.mixer) for layer in parts])
+
+
+class DecodeRunner:
+    """One step of one batch size, with fixed buffers.
+
+    Args:
+        plan: the model.
+        batch: rows; fewer can be used.
+        how: to launch.
+        graph: capture the launches, and replay them from then on.
+    """
+
+    def __init__(self, plan: Plan, batch: int, how: Launch, *, graph: bool) -> None:
+        self.plan, self.batch, self.how = plan, batch, how
+        device = plan.model.device
+        self.ids = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int32, device=device)
+        self.residual = torch.zeros(batch, plan.model.config.d_model, device=device)
+        self.logits = torch.zeros(batch, plan.model.padded_vocab_size, device=device)
+        self.memory = [layer.memory(batch) for layer in plan.layers]
+        self.scratch = plan.layers[0].scratch(batch)
+        self._time = 0
+        self._replay: Callable[[], None] = self.launch
+        self.load(plan.model.new_cache(batch))
+        if graph:
+            self._replay = self._captured()
+
+    def load(self, cache: Cache) -> None:
+        """Take over what a cache remembers."""
+        for memory, layer in zip(self.memory, cache.layers, strict=True):
+            memory.load(layer)
+        self._time = self.plan.model.config.d_conv - 1
+        self.position.fill_(self._time)
+
+    def store(self, batch: int) -> Cache:
+        """A cache of the first rows."""
+        layers = []
+        for memory, scale in zip(self.memory, self.plan.state_scales, strict=True):
+            layers.append(memory.store(batch, self._time, scale))
+        return Cache(layers)
+
+    def step(self, input_ids: Tensor) -> Tensor:
+        """One more token a row, int64 [Bt]; logits float32 [Bt, V], overwritten by the next step."""
+        self.ids[: len(input_ids)].copy_(input_ids)
+        self._replay()
+        self._time += 1
+        return self.logits[: len(input_ids)]
+
+    def launch(self) -> None:
+        """All kernels of a step, in order."""
+        plan, how = self.plan, self.how
+        embed(self.ids, plan.table, plan.table_scale, self.residual)
+        for layer, memory in zip(plan.layers, self.memory, strict=True):
+            layer.launch(self.residual, self.position, memory, self.scratch, how)
+        self._head()
+        # Nothing of this step reads it any more, and nothing of the next one begins before.
+        self.position.add_(1)
+
+    def _head(self) -> None:
+        norm, head, how = self.plan.model.norm_f, self.plan.head, self.how
+        if head is None:
+            self.logits.copy_(self.plan.model.lm_head(norm(self.residual)))
+            return
+        gemv(
+            self.residual,
+            head.codes,
+            head.scale,
+            head.bias,
+            self.logits,
+            kind=FLOAT,
+            norm=(norm.weight, head.in_scale, norm.eps),
+            **how.gemv(*head.codes.shape),
+        )
+
+    def _captured(self) -> Callable[[], None]:
+        with torch.cuda.device(self.residual.device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
+            stream.wait_stream(torch.cuda.current_stream())
+            # Compiles and loads every kernel, which cannot be done while capturing.
+            with torch.cuda.stream(stream):
+                self.launch()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.launch()
+        self.load(self.plan.model.new_cache(self.batch))
+        return graph.replay
+
+
+__all__ = ["MAX_BATCH", "DecodeRunner", "Plan"]

@@ -1,0 +1,79 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# (What Triton compiles has no Python types.)
+"""What the Triton kernels share: rounding to codes, activations, integer dot products, early launches.
+
+Kernels are compiled for the device where they run; nothing here is compiled at installation. Under Triton's interpreter
+(`TRITON_INTERPRET=1`, any CPU) the same source runs without the device's own instructions: `DEVICE` is then false.
+
+Launches in a chain overlap (programmatic dependent launch): each kernel first reads what never changes, its weights,
+then waits for the kernel before it. Every program of every kernel waits, so that a kernel may rely on all before it.
+"""
+
+import triton
+import triton.language as tl
+from triton.language.extra import cuda as tl_cuda
+
+# (x + 1.5 * 2^23) - 1.5 * 2^23 rounds a float32 below 2^22 to an integer, half to even, as the addition does.
+_ROUND = tl.constexpr(12582912.0)
+_THRESHOLD = tl.constexpr(20.0)
+
+
+@triton.jit
+def round_codes(x):
+    """Integers in [-128, 127] as float32: saturated, half to even."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    return (x + _ROUND) - _ROUND
+
+
+@triton.jit
+def quantize(x, scale):
+    """q8(x; s), as int32."""
+    return round_codes(tl.math.div_rn(x, scale)).to(tl.int32)
+
+
+@triton.jit
+def silu(x):
+    """x / (1 + exp(-x))."""
+    return tl.math.div_rn(x, 1.0 + tl.exp(-x))
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), x above 20, as torch has it; the rounding of 1 + exp(x) is taken back out."""
+    e = tl.exp(tl.minimum(x, _THRESHOLD))
+    u = 1.0 + e
+    d = u - 1.0
+    y = tl.where(d == 0.0, e, tl.log(u) * tl.math.div_rn(e, tl.where(d == 0.0, 1.0, d)))
+    return tl.where(x > _THRESHOLD, x, y)
+
+
+@triton.jit
+def dot4(a, b, acc, DEVICE: tl.constexpr):
+    """acc + the dot product of the four int8 in each int32 of `a` and `b`."""
+    if DEVICE:
+        acc = tl.inline_asm_elementwise(
+            "dp4a.s32.s32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, acc], dtype=tl.int32, is_pure=True, pack=1
+        )
+    else:
+        for byte in tl.static_range(4):
+            shift: tl.constexpr = 24 - 8 * byte
+            acc += ((a << shift) >> 24) * ((b << shift) >> 24)
+    return acc
+
+
+@triton.jit
+def pack4(codes):
+    """int32 [n, 4] in [-128, 127] to int32 [n], the first in the lowest byte."""
+    shifts = tl.arange(0, 4) * 8
+    return tl.sum((codes & 0xFF) << shifts[None, :], axis=1)
+
+
+@triton.jit
+def wait_before(PDL: tl.constexpr):
+    """Let the next kernel start, and wait until the one before is done and its writes can be seen."""
+    if PDL:
+        tl_cuda.gdc_launch_dependents()
+        tl_cuda.gdc_wait()
+
+
+__all__ = ["dot4", "pack4", "quantize", "round_codes", "silu", "softplus", "wait_before"]
