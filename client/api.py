@@ -52,12 +52,18 @@ class _Api:
         except grpc.RpcError as error:
             raise rpc.translated(error, self.endpoint, self.program) from error
 
-    def _stream(self, method: Any, request: Any, timeout_s: float | None = None) -> Iterator[Any]:
+    def _stream(
+        self, method: Any, request: Any, timeout_s: float | None = None, *, resumable: bool = False
+    ) -> Iterator[Any]:
+        """What a call streams; one that is resumable and cannot even begin is lost like one that broke off."""
         call = method(request, timeout=timeout_s)
+        begun = resumable
         try:
-            yield from call
+            for response in call:
+                begun = True
+                yield response
         except grpc.RpcError as error:
-            raise rpc.translated(error, self.endpoint, self.program, stream=True) from error
+            raise rpc.translated(error, self.endpoint, self.program, stream=begun) from error
         finally:
             call.cancel()
 
@@ -140,13 +146,13 @@ class CollectorApi(_Api):
             if not token:
                 return
 
-    def export(self, filter_text: str = "") -> Iterator[bytes]:
-        """The lines of the log as they stand there, cut anywhere.
+    def export(self, filter_text: str = "", *, as_shown: bool = False) -> Iterator[bytes]:
+        """The lines of the log as they stand there, cut anywhere; `as_shown`: with what was said of each since.
 
         Raises:
             QlogError: the call failed.
         """
-        request = pb.ExportExperimentsRequest(filter=filter_text, format=pb.EXPORT_FORMAT_JSONL)
+        request = pb.ExportExperimentsRequest(filter=filter_text, format=pb.EXPORT_FORMAT_JSONL, as_shown=as_shown)
         for response in self._stream(self._stub.ExportExperiments, request):
             yield response.chunk
 
@@ -241,7 +247,7 @@ class CollectorApi(_Api):
         from client.event_wire import batch_from
 
         request = pb.WatchExperimentsRequest(experiment_id=experiment_id, resume_token=resume_token)
-        for response in self._stream(self._stub.WatchExperiments, request, timeout_s):
+        for response in self._stream(self._stub.WatchExperiments, request, timeout_s, resumable=True):
             yield batch_from(response)
 
 
@@ -355,7 +361,8 @@ class QuantizerApi(_Api):
 
         from client.job_wire import job_event_from
 
-        for response in self._stream(self._stub.WatchExperiment, quantizer_pb2.WatchExperimentRequest(name=name)):
+        request = quantizer_pb2.WatchExperimentRequest(name=name)
+        for response in self._stream(self._stub.WatchExperiment, request, resumable=True):
             if (event := job_event_from(name, response)) is not None:
                 yield event
 

@@ -110,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    # gRPC's own lines about a peer say no more than ours. To be set before it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # What the collector inside this process warns of, for a local store.
     logging.basicConfig(format="qlog: %(message)s", level=logging.WARNING)
     given = list(sys.argv[1:] if arguments is None else arguments)

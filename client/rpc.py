@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import grpc
 from qlog.v1.addresses import CLIENT_KEEPALIVE
-from qlog.v1.channels import secured_channel
+from qlog.v1.channels import hung_up, secured_channel, tls_trouble
 from qlog.v1.credentials import Credentials, CredentialsError, stays_here
 
 from client.errors import (
@@ -132,12 +132,17 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
     if stream and code in _BROKEN and "ErrorInfo" not in details:
         return StreamLostError(f"the connection to the {program} at {endpoint} is lost")
     if code is grpc.StatusCode.UNAVAILABLE:
-        if "ErrorInfo" not in details and _of_tls(said):
+        if "ErrorInfo" not in details and (reason := tls_trouble(said)):
             return AccessError(
-                f"the {program} at {endpoint} and this program do not agree on TLS ({_reason(said)}): check --tls_ca, "
+                f"the {program} at {endpoint} and this program do not agree on TLS ({reason}): check --tls_ca, "
                 "the name in its certificate, and --tls_cert where it asks for yours"
             )
         if "ErrorInfo" not in details:
+            if hung_up(said):
+                return UnreachableError(
+                    f"what listens at {endpoint} hangs up before it answers: if that {program} wants TLS, give "
+                    "--tls_ca FILE, or --tls_ca system"
+                )
             return UnreachableError(f"no {program} answers at {endpoint}: {_ADVICE[program]}")
         later = f"the {program} at {endpoint} cannot do it now: {said}{_again(details)}"
         return StreamLostError(later) if stream else RefusedError(later)
@@ -155,18 +160,6 @@ def translated(error: grpc.RpcError, endpoint: str, program: str, *, stream: boo
         pointed.picture = picture
         return pointed
     return kind(f"{said}{_violations(details, said)}{_again(details)}")
-
-
-def _of_tls(said: str) -> bool:
-    return any(word in said for word in ("SSL", "handshak", "certificate", "Certificate", "TSI_", "Peer name"))
-
-
-def _reason(said: str) -> str:
-    """The part of gRPC's words that says why."""
-    for words in ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "CERTIFICATE_REQUIRED", "WRONG_VERSION"):
-        if words in said:
-            return words.lower().replace("_", " ")
-    return "the handshake failed"
 
 
 def _details(error: grpc.RpcError) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line: `collector serve`."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import click
 from qlog.v1.command_line import counted, listen_options, refusal, version_option
 
 from collector.errors import CollectorError, ListenError, StoreAccessError
+from collector.lease import DEFAULT_LEASE_S
 
 if TYPE_CHECKING:
     from qlog.v1.serving.listening import Listening
@@ -19,8 +21,15 @@ if TYPE_CHECKING:
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (*_ENDS, signal.SIGHUP)
 _DEFAULT_LOG_DIR = "logs"
+_LEASES_S = (1.0, 366 * 86400.0)
 _LOG_DIR_HELP = "Directory of the store (QLOG_LOG_DIR).  [default: logs]"
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # Within any range, by comparison.
+        raise click.BadParameter("nan is no number of seconds")
+    return value
 
 
 @click.group(
@@ -44,7 +53,7 @@ def cli(context: click.Context, log_dir: str | None) -> None:
 Examples:
   collector serve                                 on 127.0.0.1:50551, the store in ./logs
   collector serve --port 0                        any free port, told on the first line
-  collector serve --log_dir /var/lib/qlog
+  collector serve --log_dir /var/lib/qlog --lease_s 3600
   collector serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
   collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted, without tokens
 
@@ -62,8 +71,21 @@ A reader queries, a writer appends, an admin does everything."""
     is_flag=True,
     help="Keep the store on a network file system, whose locks and syncs cannot be relied on.",
 )
+@click.option(
+    "lease_s",
+    "--lease_s",
+    "--lease-s",
+    type=click.FloatRange(*_LEASES_S),
+    metavar="SECONDS",
+    default=DEFAULT_LEASE_S,
+    show_default=True,
+    callback=_number,
+    help="An experiment that is not heard of for so long is recorded as LOST; one that runs is heard of every 30 s.",
+)
 @click.pass_obj
-def serve(group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: bool, **listening: Any) -> None:
+def serve(
+    group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: bool, lease_s: float, **listening: Any
+) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
     # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -81,12 +103,12 @@ def serve(group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: b
     # instructions of this thread, where it can take no lock.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     try:
-        _serve(where, directory, allow_network_fs=allow_network_fs)
+        _serve(where, directory, allow_network_fs=allow_network_fs, lease_s=lease_s)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool) -> None:
+def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool, lease_s: float) -> None:
     from qlog.v1.serving.access import TokenAccess
 
     from collector.fold import CODEC
@@ -94,7 +116,7 @@ def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool) -
     from collector.store import open_store
 
     try:
-        store = open_store(directory, CODEC, allow_network_fs=allow_network_fs)
+        store = open_store(directory, CODEC, allow_network_fs=allow_network_fs, lease_s=lease_s)
     except PermissionError as error:
         raise StoreAccessError(
             f"the log directory {directory} cannot be written: {error.strerror}; choose another with --log_dir"

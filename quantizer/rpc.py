@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1.addresses import CLIENT_KEEPALIVE
-from qlog.v1.channels import secured_channel
+from qlog.v1.channels import hung_up, secured_channel, tls_trouble
 from qlog.v1.collector_pb2_grpc import CollectorServiceStub
 from qlog.v1.common_pb2 import Event
 from qlog.v1.credentials import Credentials, CredentialsError
@@ -119,6 +119,12 @@ def _translated(error: Exception) -> DeliveryError:
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return CollectorAwayError(f"it refuses the token: {details}")
     if code == grpc.StatusCode.UNAVAILABLE and not _has_details(error):
+        if reason := tls_trouble(details):
+            return CollectorAwayError(
+                f"no agreement on TLS: {reason}; check --tls_ca, and --tls_cert if it asks for one"
+            )
+        if hung_up(details):
+            return CollectorAwayError("it hangs up at once; if it wants TLS, give --tls_ca")
         return CollectorAwayError("no connection")
     return CollectorAwayError(f"{code.name}: {details}")
 

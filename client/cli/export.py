@@ -52,6 +52,13 @@ class Form(Enum):
     help="Of csv and parquet: a row an experiment, or a row a tensor with its statistics.  [default: experiments]",
 )
 @click.option("--stats", is_flag=True, help="The same as --table layers.")
+@click.option(
+    "as_shown",
+    "--as_shown",
+    "--as-shown",
+    is_flag=True,
+    help="Of jsonl: each line with its tags, note and archive mark, and completed where events came late.",
+)
 @partial(shared_options, own_format=True)
 @click.pass_context
 def command(
@@ -62,12 +69,13 @@ def command(
     output: Path | None,
     table_name: str | None,
     stats: bool,
+    as_shown: bool,
 ) -> None:
     """Write the log, or a table made of it.
 
-    jsonl is what `qlog import` reads. The columns of the tables are dotted paths into the record (config.model,
-    results.tasks.TASK.METRIC, before_percentile.range), statistics of your own among them; an experiment is named by
-    number and experiment_id.
+    jsonl is what `qlog import` reads; with --as_shown tags and notes come along. The columns of the tables are dotted
+    paths into the record (config.model, results.tasks.TASK.METRIC, before_percentile.range), statistics of your own
+    among them; an experiment is named by number and experiment_id.
     """
     if stats and table_name == TableName.EXPERIMENTS.value:
         raise click.UsageError("--stats is --table layers: give one of them", ctx=ctx)
@@ -78,7 +86,13 @@ def command(
         raise click.UsageError("jsonl has everything of each experiment: --table and --stats need csv or parquet")
     if chosen is Form.PARQUET and output is None:
         raise click.UsageError("parquet is no text: give --output FILE", ctx=ctx)
-    _export(settings_of(ctx), chosen, table or TableName.EXPERIMENTS, filter_text, output)
+    if as_shown and chosen is not Form.JSONL:
+        raise click.UsageError(f"--as_shown is of jsonl: {chosen.value} has tags and notes anyway", ctx=ctx)
+    settings = settings_of(ctx)
+    if chosen is Form.JSONL:
+        _export_lines(settings, filter_text, output, as_shown=as_shown)
+    else:
+        _export_table(settings, chosen, table or TableName.EXPERIMENTS, filter_text, output)
 
 
 def _form(given: str | None, output: Path | None, table: TableName | None) -> Form:
@@ -89,21 +103,29 @@ def _form(given: str | None, output: Path | None, table: TableName | None) -> Fo
     return ending or (Form.JSONL if table is None else Form.CSV)
 
 
-def _export(settings: Settings, form: Form, table: TableName, filter_text: str, output: Path | None) -> None:
-    from qlog.v1.command_line import counted
+def _export_lines(settings: Settings, filter_text: str, output: Path | None, *, as_shown: bool) -> None:
+    from client.export import copy_lines, opened
 
-    from client.export import copy_lines, fetch_table, opened, write_table
+    with open_collector(settings) as session, opened(output) as stream:
+        count = copy_lines(session.api.export(filter_text, as_shown=as_shown), stream)
+    _tell(count, "line", output)
+
+
+def _export_table(settings: Settings, form: Form, table: TableName, filter_text: str, output: Path | None) -> None:
+    from client.export import fetch_table, opened, write_table
     from client.export_files import require_pyarrow
 
     if form is Form.PARQUET:
         require_pyarrow()
-    if form is Form.JSONL:
-        with open_collector(settings) as session, opened(output) as stream:
-            told = counted(copy_lines(session.api.export(filter_text), stream), "line")
-    else:
-        with ask(settings, lambda api: fetch_table(api, table, filter_text)) as rows:
-            with opened(output) as stream:
-                write_table(rows, table, stream, parquet=form is Form.PARQUET)
-            told = counted(rows.count, "row")
+    with ask(settings, lambda api: fetch_table(api, table, filter_text)) as rows:
+        with opened(output) as stream:
+            write_table(rows, table, stream, parquet=form is Form.PARQUET)
+        count = rows.count
+    _tell(count, "row", output)
+
+
+def _tell(count: int, noun: str, output: Path | None) -> None:
+    from qlog.v1.command_line import counted
+
     if output is not None:
-        note(f"{told} in {output}")
+        note(f"{counted(count, noun)} in {output}")

@@ -142,3 +142,25 @@ def test_a_listener_that_was_there_first_keeps_its_port(log_dir):
         ran = run("serve", "--port", taken.getsockname()[1], "--log_dir", log_dir)
     assert ran.returncode == 1
     assert "cannot listen" in ran.stderr
+
+
+def test_a_lease_is_what_was_asked_for(log_dir):
+    """An experiment whose sender says nothing for so long is LOST; the store tells its lease."""
+    with started("serve", "--port", 0, "--log_dir", log_dir, "--lease_s", 1) as process:
+        endpoint = re.search(r"listening on ([\d.:]+),", process.stdout.readline())[1]
+        with connected(endpoint) as (stub, _):
+            assert stub.GetStoreInfo(wire.GetStoreInfoRequest(), timeout=10).lease_s == 1
+            silent = new_id()
+            list(stub.AppendExperiment(requests(silent, whole()[:-1]), timeout=10))
+            watch = stub.WatchExperiments(wire.WatchExperimentsRequest(experiment_id=silent), timeout=60)
+            assert len(list(watch)) > 0  # Until it has ended.
+            assert b'"LOST"' in (log_dir / LOG_NAME).read_bytes()
+
+
+@pytest.mark.parametrize("lease_s", ["0", "-1", "nan", "inf", "1e99", "x"])
+def test_a_lease_that_is_none(tmp_path, lease_s):
+    """Wrong usage, in one line; nothing is made."""
+    ran = run("serve", "--port", 0, "--log_dir", tmp_path / "logs", "--lease_s", lease_s)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert "lease_s" in ran.stderr
+    assert not (tmp_path / "logs").exists()

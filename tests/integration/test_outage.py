@@ -15,8 +15,9 @@ import pytest
 from quantizer.entry import run_command
 from quantizer.events import ExperimentEvent, LayerMeasured
 from quantizer.recorder import Recorder, Recording
+from tests.processes import serving, started
 from tests.quantizer.conftest import until
-from tests.quantizer.runs import numbers, records, run, serving, started, write_inputs
+from tests.quantizer.runs import numbers, records, run, write_inputs
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceStub
 from qlog.v1.spec_pb2 import ExperimentSpec
 
+from tests.processes import serving
 from tests.quantizer.conftest import until
-from tests.quantizer.runs import numbers, records, run, serving, write_inputs
+from tests.quantizer.runs import numbers, records, run, write_inputs
 
 
 class Running:

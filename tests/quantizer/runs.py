@@ -1,12 +1,7 @@
 """Whole experiments on a model that takes no time, and what is compared of their records."""
 
 import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,40 +44,3 @@ def records(log_dir: Path) -> list[dict[str, Any]]:
 def numbers(record: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on how an experiment was recorded."""
     return {key: record[key] for key in ("config", "activation_stats", "results", "model", "calibration", "status")}
-
-
-def started(*words: str, **environment: str) -> "subprocess.Popen[str]":
-    """A program of this project in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
-    )
-
-
-@contextmanager
-def serving(*words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A server in a process of its own, and its address once it listens."""
-    process = started(*words)
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        errors: list[str] = []
-        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
-        reader.start()  # Nothing that it says may fill the pipe and stop it.
-        line = process.stdout.readline()
-        assert "listening on " in line, (line, errors)
-        yield process, line.partition("listening on ")[2].split()[0].rstrip(",;")
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join(5)
-        process.stdout.close()
-        process.stderr.close()

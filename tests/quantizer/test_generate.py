@@ -14,8 +14,8 @@ import pytest
 from quamba.completions import Completion, TextPiece
 from quantizer.completion_output import output_for
 from quantizer.entry import run_command
+from tests.processes import started
 from tests.quamba.checkpoints import MODELS, small_config, write_checkpoint
-from tests.quantizer.runs import started
 
 MODEL = str(MODELS / "mamba-2m")
 PROMPT = "It was a dark night, and"

@@ -11,7 +11,8 @@ from client.entry import main as qlog
 from quamba.statistics import isolated
 from quantizer.statistics import VARIABLE
 from tests.documents import ROOT, Document
-from tests.quantizer.runs import numbers, records, run, started, write_inputs
+from tests.processes import started
+from tests.quantizer.runs import numbers, records, run, write_inputs
 
 NAMES = ("kurtosis", "steps_used")
 

@@ -27,6 +27,25 @@ def secured_channel(endpoint: str, credentials: Credentials, options: Sequence[t
     return grpc.intercept_channel(channel, _Metadata((("authorization", f"Bearer {token}"),)))
 
 
+def tls_trouble(said: str) -> str:
+    """Why a handshake failed, from what gRPC says of an UNAVAILABLE; empty: it is not about TLS."""
+    if not any(word in said for word in ("SSL", "handshak", "certificate", "Certificate", "TSI_", "Peer name")):
+        return ""
+    for words in ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "CERTIFICATE_REQUIRED", "WRONG_VERSION"):
+        if words in said:
+            return words.lower().replace("_", " ")
+    return "the handshake failed"
+
+
+def hung_up(said: str) -> bool:
+    """Whether somebody took the connection and broke it off before a first call: so do servers that want TLS.
+
+    Args:
+        said: by gRPC, of an UNAVAILABLE.
+    """
+    return "failed to connect" in said and any(word in said for word in ("Socket closed", "reset by peer", "pipe"))
+
+
 class _Details(NamedTuple):
     method: str
     timeout: float | None
@@ -54,10 +73,10 @@ class _Metadata(
         )
         return continuation(changed, request)
 
-    intercept_unary_unary = _pass
-    intercept_unary_stream = _pass
-    intercept_stream_unary = _pass
-    intercept_stream_stream = _pass
+    intercept_unary_unary: Any = _pass
+    intercept_unary_stream: Any = _pass
+    intercept_stream_unary: Any = _pass
+    intercept_stream_stream: Any = _pass
 
 
-__all__ = ["secured_channel"]
+__all__ = ["hung_up", "secured_channel", "tls_trouble"]

@@ -170,7 +170,8 @@ class Calls(grpc.ServerInterceptor):
             yield ticket.note(message)
 
     @contextmanager
-    def _told(self, method: str, context: grpc.ServicerContext) -> Iterator[_Ticket]:
+    def _told(self, method: str, context: Any) -> Iterator[_Ticket]:
+        # `context`: the stubs of ServicerContext lack code().
         start = time.perf_counter()
         ticket = _Ticket()
         finished = False
@@ -240,7 +241,7 @@ def _caller(context: grpc.ServicerContext) -> Caller:
         if key == "authorization":
             text = value if isinstance(value, str) else ""
             token = text[len(_BEARER) :].strip() if text[: len(_BEARER)].lower() == _BEARER else ""
-    names = context.auth_context().get("x509_common_name", ())
+    names: Any = context.auth_context().get("x509_common_name", ())  # Bytes, one for each; the stubs say otherwise.
     subject = next(iter(names), b"").decode("utf-8", "replace")
     return Caller(token, subject or None)
 

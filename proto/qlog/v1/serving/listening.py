@@ -162,7 +162,9 @@ class _Certificates:
             CredentialsError: a file cannot be used.
         """
         return grpc.dynamic_ssl_server_credentials(
-            self._read(), self._changed, require_client_authentication=self._listening.tls_client_ca is not None
+            self._read(),
+            self._changed,  # type: ignore[arg-type]  # None, which the stubs do not know: nothing has changed
+            require_client_authentication=self._listening.tls_client_ca is not None,
         )
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
@@ -187,7 +189,7 @@ class _Certificates:
         return fresh
 
     def _marks(self) -> list[tuple[int, ...]]:
-        marks = []
+        marks: list[tuple[int, ...]] = []
         for file in self._files:
             try:
                 status = file.stat()

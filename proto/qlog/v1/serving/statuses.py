@@ -34,13 +34,15 @@ def retry_info(delay_s: float) -> Message:
     """When to try again."""
     delay = Duration()
     delay.FromMilliseconds(round(delay_s * 1000))
-    return error_details_pb2.RetryInfo(retry_delay=delay)
+    detail: Message = error_details_pb2.RetryInfo(retry_delay=delay)
+    return detail
 
 
 def bad_request(field: str, message: str) -> Message:
     """Which field is wrong."""
     violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-    return error_details_pb2.BadRequest(field_violations=[violation])
+    detail: Message = error_details_pb2.BadRequest(field_violations=[violation])
+    return detail
 
 
 __all__ = ["bad_request", "refuse", "retry_info"]

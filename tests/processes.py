@@ -1,0 +1,45 @@
+"""Programs of this project in processes of their own."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def started(*words: str, **environment: str) -> "subprocess.Popen[str]":
+    """A program of this project in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
+    )
+
+
+@contextmanager
+def serving(*words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server in a process of its own, and its address once it listens."""
+    process = started(*words)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        errors: list[str] = []
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        reader.start()  # Nothing that it says may fill the pipe and stop it.
+        line = process.stdout.readline()
+        assert "listening on " in line, (line, errors)
+        yield process, line.partition("listening on ")[2].split()[0].rstrip(",;")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        reader.join(5)
+        process.stdout.close()
+        process.stderr.close()
