@@ -3,16 +3,20 @@
 `torch._int_mm` uses the processor's integer instructions. Not every processor's are exact: those that add pairs of
 products in 16 bits saturate. So the first use on a device multiplies matrices of the extreme values and compares; where
 that fails, products run in float32 over slices of the inner dimension that are short enough for every partial sum to
-stay below 2^24, where float32 holds all integers.
+stay below 2^24, where float32 holds all integers. They run so too where that is faster: processors without instructions
+for 8-bit products take ten times as long for them as for products in float32.
 """
 
 import functools
+import time
 
 import torch
 from torch import Tensor
 
 # 1024 * 128 * 128 = 2^24: the longest inner dimension whose sums float32 holds exactly.
 _EXACT_INNER = 1024
+# Up to so many rows reading the weights is what costs, and 8-bit ones are read as they are.
+_FEW_ROWS = 4
 
 
 def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -25,7 +29,8 @@ def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         int32 [M, N].
     """
-    if _native_is_exact(a.device.type, a.device.index):
+    native = _native_is_exact(a.device.type, a.device.index)
+    if native and (a.device.type != "cpu" or len(a) <= _FEW_ROWS or _native_is_fast()):
         return _native(a, b)
     return _in_float32(a, b)
 
@@ -87,6 +92,21 @@ def _native_is_exact(device_type: str, index: int | None) -> bool:
         if not torch.equal(product, int8_matmul_reference(a, b)):
             return False
     return True
+
+
+@functools.cache
+def _native_is_fast() -> bool:
+    """Whether this processor's integer products take no longer than float32's; either way results are the same."""
+    a, b = (torch.ones(64, 256, dtype=torch.int8) for _ in range(2))
+    times = []
+    for product in (_native, _in_float32):
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            product(a, b)
+            taken.append(time.perf_counter() - start)
+        times.append(min(taken))
+    return times[0] <= times[1]
 
 
 __all__ = ["int8_matmul", "int8_matmul_reference"]

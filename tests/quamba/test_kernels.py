@@ -13,7 +13,21 @@ from quamba.kernels.selective_scan import selective_scan, selective_scan_referen
 sizes = st.integers(1, 70)
 
 
-@pytest.mark.parametrize("product", [int_matmul.int8_matmul, int_matmul._in_float32], ids=["native", "float32"])
+NATIVE = pytest.param(
+    int_matmul._native,
+    id="native",
+    marks=pytest.mark.skipif(not int_matmul._native_is_exact("cpu", None), reason="this processor's saturate"),
+)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        NATIVE,
+        pytest.param(int_matmul._in_float32, id="float32"),
+        pytest.param(int_matmul.int8_matmul, id="chosen"),
+    ],
+)
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 33), columns=st.integers(1, 40), inner=st.integers(1, 2100), seed=st.integers(0, 1 << 30))
 def test_integer_products_are_exact(product: object, rows: int, columns: int, inner: int, seed: int) -> None:
