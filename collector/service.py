@@ -23,6 +23,7 @@ from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
 from collector.names import LOG_NAME, META_NAME
+from collector.received import Received
 from collector.refs import resolve
 from collector.rpc import Gate
 from collector.store import Store
@@ -49,7 +50,7 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self._open_time = Timestamp(seconds=int(time.time()))
 
     def AppendExperiment(
-        self, request_iterator: Iterator[collector_pb2.AppendExperimentRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[Received], context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.AppendExperimentResponse]:
         """Take events, and acknowledge what is on disk."""
         appender = Appender(self._store, request_iterator, self._gate)
