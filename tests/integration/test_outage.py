@@ -5,8 +5,9 @@ The collectors here are real ones, in processes of their own where they are kill
 
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from quantizer.entry import run_command
 from quantizer.events import ExperimentEvent, LayerMeasured
 from quantizer.recorder import Recorder, Recording
-from tests.processes import serving, started
+from tests.processes import running, serving
 from tests.quantizer.conftest import until
 from tests.quantizer.runs import numbers, records, run, write_inputs
 
@@ -176,8 +177,8 @@ def test_a_full_disk(words: list[str], undisturbed: dict[str, Any], tmp_path: Pa
             "from quantizer.surroundings import examine;"  # Torch first: it may write where it likes.
             "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)); main(sys.argv[1:])"
         )
-        process = started_code(program, *words, "--log_dir", str(tmp_path / "here"), "--collector", address)
-        out, err = process.communicate(timeout=120)
+        with running("-c", program, *words, "--log_dir", str(tmp_path / "here"), "--collector", address) as process:
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert err.count("warning") == 1, err
         assert "in memory" in err
@@ -186,39 +187,22 @@ def test_a_full_disk(words: list[str], undisturbed: dict[str, Any], tmp_path: Pa
     assert numbers(record) == numbers(undisturbed)
 
 
-def started_code(program: str, *words: str) -> Any:
-    import os
-    import subprocess
-    import sys
-
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+@contextmanager
+def calibrating(words: list[str], *more: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run in a process of its own that is in the middle of its calibration, and would be for long."""
+    with running("quantizer.entry", *words, "--calib_data_num", "512", *more) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("calibrate"):
+                break
+        yield process
 
 
 def test_a_quantizer_killed_in_the_middle_is_told_as_failed(words: list[str], tmp_path: Path) -> None:
     """kill -9 of the quantizer leaves a spool; a flush ends its record, with what was measured until then."""
     log_dir = str(tmp_path / "here")
-    process = started(
-        "quantizer.entry",
-        *words,
-        "--calib_data_num",
-        "512",
-        "--log_dir",
-        log_dir,
-        "--collector",
-        f"127.0.0.1:{free_port()}",
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("calibrate"):
-            break
-    process.kill()
-    process.communicate()
+    with calibrating(words, "--log_dir", log_dir, "--collector", f"127.0.0.1:{free_port()}"):
+        pass  # It is killed here.
     with collector(tmp_path / "there") as (_, address):
         assert run_command(["spool", "flush", "--log_dir", log_dir, "--collector", address]) == 0
     (record,) = records(tmp_path / "there")
@@ -232,13 +216,9 @@ def test_a_stopped_run_is_recorded_as_cancelled(
     number: signal.Signals, code: int, words: list[str], tmp_path: Path
 ) -> None:
     """Ctrl-C and SIGTERM end the experiment, its record says so, and no traceback is shown."""
-    process = started("quantizer.entry", *words, "--calib_data_num", "512", "--log_dir", str(tmp_path))
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("calibrate"):
-            break
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with calibrating(words, "--log_dir", str(tmp_path)) as process:
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
     (record,) = records(tmp_path)
@@ -249,9 +229,10 @@ def test_two_runs_share_a_local_store_though_the_first_serves_it(
     words: list[str], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     """Whoever holds the store serves it; when it ends, another takes over. Both records are whole."""
-    processes = [started("quantizer.entry", *words, "--log_dir", str(tmp_path)) for _ in range(2)]
-    # Both to their end before either is judged: what one says must not leave the other behind.
-    said = [process.communicate(timeout=120) for process in processes]
+    command = ["quantizer.entry", *words, "--log_dir", str(tmp_path)]
+    with running(*command) as first, running(*command) as second:
+        processes = first, second
+        said = [process.communicate(timeout=120) for process in processes]
     for process, (out, err) in zip(processes, said, strict=True):
         assert process.returncode == 0, err
         assert "warning" not in err, err
