@@ -99,14 +99,14 @@ class SpoolTables:
         if version > _FORMAT:
             raise NewerFormatError(f"format {version}")
         if version == 0:
+            if connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                raise DamagedTablesError("it is another program's database")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA journal_size_limit = 4194304")
         connection.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             if int(connection.execute("PRAGMA user_version").fetchone()[0]) == 0:
-                if connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                    raise DamagedTablesError("it is another program's database")
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {_FORMAT}")
