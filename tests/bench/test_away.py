@@ -20,7 +20,7 @@ from tests.processes import running, serving
 
 pytestmark = pytest.mark.bench
 
-_ROUNDS, _MOST_S = 1, 2.0
+_ROUNDS, _MOST_S = 3, 2.0
 _MODEL = Path(__file__).parents[2] / "models" / "mamba-2m"
 _WORDS = [
     "run", str(_MODEL), "--quantize", "--calib_data_num", "8", "--calib_seqlen", "128", "--batch_size", "8",
