@@ -6,18 +6,24 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, refusal, version_option
+from qlog.v1.command_line import listen_options, log_options, refusal, version_option
+from qlog.v1.configuration import config_command, configurable
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
+from quantizer.endpoints import check_host
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
 from quantizer.search_hybrid import search_hybrid
-from quantizer.settings import Settings, credential_options, settings_options
+from quantizer.settings import Settings, credential_options, looked_up, settings_options
 from quantizer.statistics import files_of, load, statistics_option
+
+if TYPE_CHECKING:
+    from qlog.v1.serving.listening import Listening
 
 # gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -80,7 +86,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     )
 
 
-@cli.command(context_settings=_CONTEXT)
+@click.command(context_settings=_CONTEXT)
 @settings_options
 @credential_options("collector_")
 @listen_options(50552)
@@ -102,10 +108,9 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
 )
 @statistics_option
+@log_options()
 @click.pass_context
-def serve(
-    context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **listening: Any
-) -> None:
+def serve(context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **rest: Any) -> None:
     """Take experiments as jobs over gRPC and run them on this machine's devices.
 
     \b
@@ -113,16 +118,33 @@ def serve(
       quantizer serve --model_root models
       quantizer serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
       quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
+      quantizer serve --config /etc/qlog/quantizer.toml --log_format json
+    """
+    where, settings = _checked(context)
+    from quantizer.serve import ServeOptions, serve_until_stopped
+
+    load(files_of(statistics))
+    serve_until_stopped(ServeOptions(where, model_root, devices, rest["log_format"], rest["log_level"]), settings)
+
+
+def _checked(context: click.Context) -> "tuple[Listening, Settings]":
+    """Where to listen and where to record.
+
+    Raises:
+        SpecError: one of them is refused.
     """
     from qlog.v1.serving.listening import Listening
 
-    from quantizer.serve import ServeOptions, serve_until_stopped
-
-    if listening["insecure"]:
+    values = context.params
+    if values["insecure"]:
         context.find_root().ensure_object(dict)["insecure"] = True
-    settings = Settings.of(context)
-    load(files_of(statistics))
-    serve_until_stopped(ServeOptions(Listening(**listening), model_root, devices), settings)
+    where = Listening(**{field.name: values[field.name] for field in fields(Listening)})
+    check_host(where)
+    return where, Settings.of(context)
+
+
+cli.add_command(configurable(serve, "QLOG_QUANTIZER"))
+cli.add_command(config_command("quantizer", serve, _checked, looked_up))
 
 
 @cli.group(context_settings=_CONTEXT)

@@ -1,9 +1,9 @@
 """`quantizer serve`: the parts put together, started, and stopped again."""
 
+import logging
 import math
 import queue
 import signal
-import sys
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -16,8 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from qlog.v1 import quantizer_pb2, quantizer_pb2_grpc
 from qlog.v1.addresses import bracketed
+from qlog.v1.logs import start_logging
 from qlog.v1.secrets import CredentialsError
 from qlog.v1.serving.access import TokenAccess
+from qlog.v1.serving.audit import Audit
 from qlog.v1.serving.calls import Calls
 from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
 
@@ -25,7 +27,8 @@ from quantizer.auth import ROLES
 from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain
 from quantizer.devices import Device, find_devices, serves
 from quantizer.embedded import LocalEndpoint
-from quantizer.errors import QuantizerError, SpecError, Violation
+from quantizer.endpoints import check_host
+from quantizer.errors import QuantizerError
 from quantizer.events import Began, Finished, Status
 from quantizer.job import Job
 from quantizer.jobs import Jobs
@@ -33,6 +36,8 @@ from quantizer.recorder import Recorder
 from quantizer.service import DOMAIN, Operations, Quantizer, Streams
 from quantizer.settings import Settings
 from quantizer.worker import work
+
+logger = logging.getLogger(__name__)
 
 STOPPED = "the quantizer was stopped"
 SERVER_GRACE_S = 2.0
@@ -52,6 +57,8 @@ class ServeOptions:
     listening: Listening
     model_root: Path
     devices: str
+    log_format: str = "text"
+    log_level: str = "info"
 
 
 class QuantizerServer:
@@ -98,7 +105,7 @@ class QuantizerServer:
         self._health = health.HealthServicer()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
-            interceptors=[Calls(self.access, ROLES, DOMAIN)],
+            interceptors=[Calls(self.access, ROLES, DOMAIN, [Audit(ROLES)])],
             options=server_options(),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
@@ -129,7 +136,7 @@ class QuantizerServer:
     def _warn(self, message: str) -> None:
         if message != self._warned:  # The same trouble is told once, not at each attempt.
             self._warned = message
-            self._log(f"warning: {message}")
+            logger.warning(message)
 
     def stop(self) -> None:
         """Take no more jobs, end those that run, record that, and go."""
@@ -149,18 +156,6 @@ class QuantizerServer:
         recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
 
 
-def check_host(listening: Listening) -> None:
-    """Refuse addresses that others can reach, unless they have to prove who they are or that is said to be meant.
-
-    Raises:
-        SpecError: it is one, or none at all.
-    """
-    try:
-        listening.check()
-    except ListeningError as error:
-        raise SpecError((Violation("host", str(error)),)) from None
-
-
 def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; another one, later, does not wait for anything.
 
@@ -169,9 +164,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
     """
     check_host(options.listening)
 
-    def log(text: str) -> None:
-        print(f"quantizer: {text}", file=sys.stderr, flush=True)
-
+    start_logging("quantizer", options.log_format, options.log_level)
     # A handler runs between any two instructions of this thread, also of a wait: an event's lock could be held then. A
     # SimpleQueue is made for that.
     stops: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -184,7 +177,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    server = QuantizerServer(options, settings, log=log)
+    server = QuantizerServer(options, settings, log=logger.info)
     signal.signal(signal.SIGHUP, lambda number, _frame: stops.put(number))
     where = settings.collector or f"the local store in {settings.log_dir}"
     names = ", ".join(device.name for device in server.devices)
@@ -197,7 +190,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
         if isinstance(server.access, TokenAccess):
             server.access.reload()
     stopping_since = time.monotonic()
-    log("stopping")
+    logger.info("stopping")
     server.stop()
 
 

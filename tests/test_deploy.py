@@ -74,6 +74,18 @@ def test_the_example_settings_are_those_that_the_services_read() -> None:
     assert used - {"MAINPID"} | {"QLOG_COLLECTOR", "QLOG_TLS_CA", "QLOG_TOKEN_FILE", "HF_HUB_OFFLINE"} == offered
 
 
+@pytest.mark.parametrize("program", ["collector", "quantizer"])
+def test_the_example_configurations_are_ones(program: str, tmp_path: Path) -> None:
+    """As they are, and with what is commented out: every key is a setting, every value one that it takes."""
+    text = (DEPLOY / f"{program}.toml").read_text(encoding="utf-8")
+    file = tmp_path / f"{program}.toml"
+    for example in (text, re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)):
+        file.write_text(example, encoding="utf-8")
+        context = parse(f"{program} serve --config {file}")
+        assert context.params["log_format"] == "json"
+    assert context.params["token_file"] == "/etc/qlog/tokens"
+
+
 def test_the_images_start_programs_with_options_that_they_have() -> None:
     """ENTRYPOINT and CMD parse together; run by a user who is not root, with a health check and a volume."""
     assert len(DOCKERFILES) == 2
