@@ -56,7 +56,7 @@ def _configuration(config: RunConfig) -> list[str]:
     return [
         f"Model            {config.model}",
         f"Quantization     W{config.w_bits}A{'X' if config.hybrid else config.a_bits}{saved}",
-        f"Percentile alpha {alpha} ({config.observer})",
+        f"Percentile alpha {alpha} ({config.recipe().observer_kind})",
         f"Rotation         {config.rotation}",
         f"Head grouping    {'on' if config.group_heads else 'off'}",
         f"GPTQ             {'on' if config.apply_gptq else 'off'}",
