@@ -67,7 +67,7 @@ def _choices(config: RunConfig, words: Mapping[str, str]) -> Iterator[tuple[str,
     saved = words["stored"] if config.stored else ""
     alpha = words["default"] if config.percentile_alpha is None else str(config.percentile_alpha)
     yield "quantization", f"W{config.w_bits}A{'X' if config.hybrid else config.a_bits}{saved}"
-    yield "alpha", f"{alpha} ({config.observer})"
+    yield "alpha", f"{alpha} ({config.recipe().observer_kind})"
     yield "rotation", config.rotation
     yield "grouping", words["on" if config.group_heads else "off"]
     yield "gptq", words["on" if config.apply_gptq else "off"]
