@@ -2,11 +2,11 @@
 
 import math
 import re
-import unicodedata
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from qlog.v1.escaping import HARMFUL, escape, harmless_json
+from qlog.v1.language import pad, width
 from qlog.v1.records import non_finite
 
 _CONTROL_BUT_LINE = re.compile(f"[{HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
@@ -19,25 +19,6 @@ _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 def escape_lines(text: str) -> str:
     """The same for text of several lines: line feeds stay."""
     return _CONTROL_BUT_LINE.sub(lambda match: escape(match[0]), text)
-
-
-def width(text: str) -> int:
-    """Columns on a terminal: two for East Asian wide characters, none for combining ones."""
-    if text.isascii():
-        return len(text)
-    return sum(_character_width(character) for character in text)
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """The text in so many columns, at the left or at the right of them."""
-    space = " " * (columns - width(text))
-    return space + text if right else text + space
 
 
 def as_text(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, version_option
 from qlog.v1.configuration import config_command, configurable
+from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
 from quantizer.endpoints import check_host
@@ -55,9 +56,16 @@ cli.add_command(search_hybrid)
 @settings_options
 @credential_options()
 @statistics_option
+@click.option(
+    "language",
+    "--lang",
+    type=click.Choice(LANGUAGES),
+    envvar="QLOG_LANG",
+    help="The language of the summary.  [env: QLOG_LANG; default: that of the locale, else en]",
+)
 @spec_options
 @click.pass_context
-def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -> None:
+def run(context: click.Context, /, statistics: Sequence[Path], language: str | None, **options: Any) -> None:
     """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
 
     MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
@@ -83,6 +91,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
         log_dir=settings.log_dir,
         collector=settings.collector,
         credentials=settings.credentials,
+        language=language or language_of(os.environ),
     )
 
 
