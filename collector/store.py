@@ -92,7 +92,7 @@ class Store:
                 ledger = Ledger(
                     self._catalog.find, self._append, self._amend, self.watchers.changed, self.watchers.behind
                 )
-                self._ingest = Ingest(self._events, ledger, codec, lease_s=lease_s)
+                self._ingest = Ingest(self._events, ledger, codec, lease_s=lease_s, observer=observer)
                 self._ingest.start()
             self._files = files.pop_all()
 
