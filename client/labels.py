@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from qlog.v1.language import LANGUAGES, language_of
+
 LABELS: Mapping[str, str] = {
     # columns of a list
     "number": "#",
@@ -106,7 +108,6 @@ LABELS: Mapping[str, str] = {
 }
 
 
-LANGUAGES = ("en", "zh")
 # What the process speaks: one command, one language.
 _spoken: list[Mapping[str, str]] = [LABELS]
 
@@ -119,12 +120,6 @@ def speak(language: str) -> None:
         _spoken[0] = LABELS_ZH
     else:
         _spoken[0] = LABELS
-
-
-def language_of(environment: Mapping[str, str]) -> str:
-    """The language that the locale asks for: the first of LC_ALL, LC_MESSAGES, LANG that is set."""
-    locale = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "")
-    return "zh" if locale.lower().startswith("zh") else "en"
 
 
 def label(key: str) -> str:

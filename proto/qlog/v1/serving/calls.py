@@ -26,6 +26,8 @@ _BEARER = "bearer "
 MOST_SUBJECTS = 8
 # The fields that say what a request is about, in the order in which they are looked for.
 _SUBJECT_FIELDS = ("experiment_id", "ref", "name", "refs")
+# Of a filter or a name, this many characters.
+_MOST_FILTER, _MOST_SUBJECT = 512, 128
 
 
 class MalformedRequestError(Exception):
@@ -41,8 +43,12 @@ class Call:
         who: called; "anonymous" where nobody is asked, "unknown" where the answer was wrong.
         peer: the address that gRPC gives.
         code: how it ended.
+        start_s: when it came, in seconds since 1970.
         duration_s: from its first byte to its last.
-        subjects: the experiments, references or jobs that it was about, the first of them.
+        certificate: the common name in the client's certificate that was verified; empty: there was none.
+        trace: its `traceparent`, as W3C's Trace Context has it; empty: none.
+        subjects: the experiments, references, jobs or models that it was about, the first of them.
+        filter: of a query.
         requests: messages received.
         events: of experiments, among them.
     """
@@ -52,8 +58,12 @@ class Call:
     roles: Roles
     peer: str
     code: grpc.StatusCode
+    start_s: float
     duration_s: float
+    certificate: str
+    trace: str
     subjects: tuple[str, ...]
+    filter: str
     requests: int
     events: int
 
@@ -76,7 +86,9 @@ class _Ticket:
     """What becomes known of a call while it lasts."""
 
     identity: Identity = _UNKNOWN
+    certificate: str = ""
     subjects: dict[str, None] = field(default_factory=dict)
+    filter: str = ""
     requests: int = 0
     events: int = 0
 
@@ -87,9 +99,13 @@ class _Ticket:
             value = getattr(request, name, None)
             if value and len(self.subjects) < MOST_SUBJECTS:
                 if isinstance(value, str):
-                    self.subjects.setdefault(value[:128])
+                    self.subjects.setdefault(value[:_MOST_SUBJECT])
                 else:
-                    self.subjects.update((str(item)[:128], None) for item in value[:MOST_SUBJECTS])
+                    self.subjects.update((str(item)[:_MOST_SUBJECT], None) for item in value[:MOST_SUBJECTS])
+        if self.requests == 1:
+            self.filter = str(getattr(request, "filter", ""))[:_MOST_FILTER]
+            if model := getattr(getattr(request, "spec", None), "model", ""):
+                self.subjects.setdefault(str(model)[:_MOST_SUBJECT])
         events = getattr(request, "events", None)
         if events is not None:
             self.events += len(events)
@@ -172,13 +188,13 @@ class Calls(grpc.ServerInterceptor):
     @contextmanager
     def _told(self, method: str, context: Any) -> Iterator[_Ticket]:
         # `context`: the stubs of ServicerContext lack code().
-        start = time.perf_counter()
+        start, start_s = time.perf_counter(), time.time()
         ticket = _Ticket()
         finished = False
         for observer in self._observers:
             observer.began(method)
         try:
-            ticket.identity = self._admit(method, context)
+            self._admit(method, context, ticket)
             yield ticket
             finished = True
         except MalformedRequestError as error:
@@ -190,13 +206,15 @@ class Calls(grpc.ServerInterceptor):
         finally:
             if self._observers:
                 code = context.code() or (grpc.StatusCode.OK if finished else grpc.StatusCode.CANCELLED)
-                self._tell(method, context.peer(), code, time.perf_counter() - start, ticket)
+                self._tell(method, context, code, start_s, time.perf_counter() - start, ticket)
 
-    def _admit(self, method: str, context: grpc.ServicerContext) -> Identity:
+    def _admit(self, method: str, context: grpc.ServicerContext, ticket: _Ticket) -> None:
         wanted = self._roles.get(method, ADMINS)
         if wanted is None:
-            return ANONYMOUS
+            ticket.identity = ANONYMOUS
+            return
         caller = _caller(context)
+        ticket.certificate = caller.subject or ""
         identity = self._access.identify(caller)
         if identity is None:
             message = (
@@ -205,12 +223,12 @@ class Calls(grpc.ServerInterceptor):
                 else "this server asks for a token: give --token_file FILE, or send `authorization: Bearer TOKEN`"
             )
             refuse(context, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", message, domain=self._domain)
+        ticket.identity = identity
         if not wanted & identity.roles:
             message = (
                 f"{_short(method)} takes the role {_listed(wanted)}; {identity.name} has {_listed(identity.roles)}"
             )
             refuse(context, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", message, domain=self._domain)
-        return identity
 
     def _incident(self, method: str, context: grpc.ServicerContext, error: Exception) -> None:
         incident = os.urandom(4).hex()
@@ -218,18 +236,29 @@ class Calls(grpc.ServerInterceptor):
         message = f"internal error, incident {incident} in the server's log"
         refuse(context, grpc.StatusCode.INTERNAL, "INTERNAL", message, domain=self._domain)
 
-    def _tell(self, method: str, peer: str, code: grpc.StatusCode, duration_s: float, ticket: _Ticket) -> None:
-        identity = ticket.identity
+    def _tell(
+        self,
+        method: str,
+        context: grpc.ServicerContext,
+        code: grpc.StatusCode,
+        start_s: float,
+        duration_s: float,
+        ticket: _Ticket,
+    ) -> None:
         call = Call(
-            method,
-            identity.name,
-            identity.roles,
-            peer,
-            code,
-            duration_s,
-            tuple(ticket.subjects),
-            ticket.requests,
-            ticket.events,
+            method=method,
+            who=ticket.identity.name,
+            roles=ticket.identity.roles,
+            peer=context.peer(),
+            code=code,
+            start_s=start_s,
+            duration_s=duration_s,
+            certificate=ticket.certificate,
+            trace=_trace(context),
+            subjects=tuple(ticket.subjects),
+            filter=ticket.filter,
+            requests=ticket.requests,
+            events=ticket.events,
         )
         for observer in self._observers:
             observer.ended(call)
@@ -244,6 +273,13 @@ def _caller(context: grpc.ServicerContext) -> Caller:
     names: Any = context.auth_context().get("x509_common_name", ())  # Bytes, one for each; the stubs say otherwise.
     subject = next(iter(names), b"").decode("utf-8", "replace")
     return Caller(token, subject or None)
+
+
+def _trace(context: grpc.ServicerContext) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value[:64]
+    return ""
 
 
 def _short(method: str) -> str:
