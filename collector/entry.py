@@ -4,13 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from qlog.v1.command_line import Seconds, listen_options, log_options, refusal, version_option
+from qlog.v1.command_line import Seconds, listen_options, log_options, metrics_options, refusal, version_option
 from qlog.v1.configuration import config_command, configurable
 
 from collector.errors import CollectorError, ListenError
@@ -58,6 +58,7 @@ Examples:
   collector serve --port 0                        any free port, told on the first line
   collector serve --log_dir /var/lib/qlog --lease_s 3600
   collector serve --config /etc/qlog/collector.toml --log_format json
+  collector serve --metrics_port 9464             metrics for Prometheus
   collector serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
   collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted, without tokens
 
@@ -97,6 +98,7 @@ A reader queries, a writer appends, an admin does everything.""",
     show_default=True,
     help="An experiment that is not heard of for so long is recorded as LOST; one that runs is heard of every 30 s.",
 )
+@metrics_options
 @log_options()
 def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
@@ -111,6 +113,8 @@ def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> 
             lease_s=lease_s,
             log_format=rest["log_format"],
             log_level=rest["log_level"],
+            metrics_host=rest["metrics_host"],
+            metrics_port=rest["metrics_port"],
         )
     )
 
@@ -129,6 +133,8 @@ def _checked(values: dict[str, Any]) -> "Listening":
     where = Listening(**{field.name: values[field.name] for field in fields(Listening)})
     try:
         where.check()
+        if values["metrics_port"] is not None:
+            replace(where, host=values["metrics_host"]).check(option="--metrics_host")
     except OpenListeningError as error:
         raise click.UsageError(str(error)) from None
     except ListeningError as error:

@@ -93,6 +93,10 @@ class Gate:
         self._lock = threading.Lock()
         self._wakers: list[Callable[[], None]] = []
 
+    def streams(self) -> tuple[int, int]:
+        """How many there are, and how many there may be."""
+        return self._streams, self._max_streams
+
     def draining(self) -> bool:
         """Whether the server is stopping."""
         return self._draining

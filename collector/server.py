@@ -36,6 +36,9 @@ class Server:
         max_streams: at a time.
         observers: told of every call.
 
+    Attributes:
+        gate: counts streams.
+
     Raises:
         TokenFileError: a file of tokens, keys or certificates cannot be used.
         ListenError: the address cannot be listened on.
@@ -51,7 +54,7 @@ class Server:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.store = store
-        self._gate = Gate(max_streams)
+        self.gate = Gate(max_streams)
         self._health = health.HealthServicer()
         try:
             self.access: Access = access_of(listening)
@@ -61,12 +64,12 @@ class Server:
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self._gate)],
+            interceptors=[calls, Guard(self.gate)],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,
         )
-        register(store, self._gate, self._server)
+        register(store, self.gate, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
             _add_reflection(self._server)
@@ -96,7 +99,7 @@ class Server:
         if not self._stopped.acquire(blocking=False):
             return
         self._health.enter_graceful_shutdown()
-        self._gate.drain()
+        self.gate.drain()
         self._server.stop(_GRACE_S).wait()
         self._pool.shutdown(wait=False)
         self.store.close()

@@ -99,7 +99,7 @@ class Store:
         from collector.ingest import Ingest
 
         ledger = Ledger(self._catalog.find, self._append, self._amend, self.watchers.changed, self.watchers.behind)
-        return Ingest(events, ledger, codec, lease_s=lease_s)
+        return Ingest(events, ledger, codec, lease_s=lease_s, observer=self._observer)
 
     def close(self) -> None:
         """Store what was submitted, close the files, give up the lock."""

@@ -74,7 +74,7 @@ def check_address(address: str) -> Violation | None:
     return None if is_address(address) else Violation("collector", f"--collector {address}: write it as {ADDRESS_FORM}")
 
 
-def check_host(listening: "Listening") -> None:
+def check_host(listening: "Listening", option: str = "host") -> None:
     """Refuse addresses that others can reach, unless they have to prove who they are or that is said to be meant.
 
     Raises:
@@ -83,9 +83,9 @@ def check_host(listening: "Listening") -> None:
     from qlog.v1.serving.listening import ListeningError
 
     try:
-        listening.check()
+        listening.check(option=f"--{option}")
     except ListeningError as error:
-        raise SpecError((Violation("host", str(error)),)) from None
+        raise SpecError((Violation(option, str(error)),)) from None
 
 
 __all__ = ["LOCAL_TARGET", "Endpoint", "FixedEndpoint", "check_address", "check_host", "endpoint_of"]

@@ -6,12 +6,12 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, log_options, refusal, version_option
+from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, version_option
 from qlog.v1.configuration import config_command, configurable
 from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
@@ -117,6 +117,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
     help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
 )
 @statistics_option
+@metrics_options
 @log_options()
 @click.pass_context
 def serve(context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **rest: Any) -> None:
@@ -133,7 +134,8 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
     from quantizer.serve import ServeOptions, serve_until_stopped
 
     load(files_of(statistics))
-    serve_until_stopped(ServeOptions(where, model_root, devices, rest["log_format"], rest["log_level"]), settings)
+    names = ("log_format", "log_level", "metrics_host", "metrics_port")
+    serve_until_stopped(ServeOptions(where, model_root, devices, **{name: rest[name] for name in names}), settings)
 
 
 def _checked(context: click.Context) -> "tuple[Listening, Settings]":
@@ -149,6 +151,8 @@ def _checked(context: click.Context) -> "tuple[Listening, Settings]":
         context.find_root().ensure_object(dict)["insecure"] = True
     where = Listening(**{field.name: values[field.name] for field in fields(Listening)})
     check_host(where)
+    if values["metrics_port"] is not None:
+        check_host(replace(where, host=values["metrics_host"]), option="metrics_host")
     return where, Settings.of(context)
 
 

@@ -18,6 +18,7 @@ from quantizer.endpoints import LOCAL_TARGET, Endpoint, FixedEndpoint
 from quantizer.events import Began, ExperimentEvent, Finished, LayerMeasured, Progressed
 from quantizer.publisher import Publisher
 from quantizer.spool import Spool
+from quantizer.spool_tables import SpooledExperiment
 from quantizer.wire import spool_entry
 
 QUEUE_EVENTS = 100_000
@@ -199,6 +200,10 @@ class Recorder:
         """Wait until a finished experiment's record is delivered, not long where the collector is away."""
         self._publisher.wait_delivered(experiment_id, timeout_s)
         return self.delivery(experiment_id)
+
+    def spooled(self) -> list[SpooledExperiment]:
+        """What is in the spool, of all processes."""
+        return self._spool.experiments()
 
     def delivery(self, experiment_id: str) -> Delivery:
         """Where an experiment's record is now."""

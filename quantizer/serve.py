@@ -20,7 +20,7 @@ from qlog.v1.logs import start_logging
 from qlog.v1.secrets import CredentialsError
 from qlog.v1.serving.access import TokenAccess
 from qlog.v1.serving.audit import Audit
-from qlog.v1.serving.calls import Calls
+from qlog.v1.serving.calls import Calls, Observer
 from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
 
 from quantizer.auth import ROLES
@@ -59,6 +59,8 @@ class ServeOptions:
     devices: str
     log_format: str = "text"
     log_level: str = "info"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
 
 
 class QuantizerServer:
@@ -103,9 +105,20 @@ class QuantizerServer:
             DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main) for device in self.devices
         ]
         self._health = health.HealthServicer()
+        observers: list[Observer] = [Audit(ROLES)]
+        self._metering = None
+        if options.metrics_port is not None:
+            # Imported where it is asked for.
+            from qlog.v1.serving.metering import Metering
+
+            from quantizer.metrics import QuantizerMetrics
+
+            self._metering = Metering("quantizer", ROLES)
+            self._metering.registry.register(QuantizerMetrics(self.jobs, self.recorder))
+            observers.append(self._metering.calls)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
-            interceptors=[Calls(self.access, ROLES, DOMAIN, [Audit(ROLES)])],
+            interceptors=[Calls(self.access, ROLES, DOMAIN, observers)],
             options=server_options(),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
@@ -129,9 +142,16 @@ class QuantizerServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
+            if self._metering is not None and options.metrics_port is not None:
+                self._metering.serve(options.metrics_host, options.metrics_port, options.listening, self.access)
             return add_port(self._server, options.listening)
         except (ListeningError, CredentialsError) as error:
             raise QuantizerError(str(error)) from error
+
+    @property
+    def metrics_url(self) -> str:
+        """Where metrics are read; empty: nowhere."""
+        return "" if self._metering is None else self._metering.url
 
     def _warn(self, message: str) -> None:
         if message != self._warned:  # The same trouble is told once, not at each attempt.
@@ -147,6 +167,8 @@ class QuantizerServer:
         for runner in self._runners:
             runner.join(max(0.1, until - time.monotonic()))
         self._server.stop(SERVER_GRACE_S).wait()
+        if self._metering is not None:
+            self._metering.stop()
         self.recorder.close()
 
     def _record_unbegun(self, job: Job) -> None:
@@ -186,6 +208,8 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
         f"{options.model_root.resolve()}; recording with {where})",
         flush=True,
     )
+    if server.metrics_url:
+        print(f"quantizer: metrics at {server.metrics_url}", flush=True)
     while stops.get() == signal.SIGHUP:
         if isinstance(server.access, TokenAccess):
             server.access.reload()

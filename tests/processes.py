@@ -20,13 +20,13 @@ def started(*words: str, **environment: str) -> "subprocess.Popen[str]":
 
 
 @contextmanager
-def serving(*words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A server in a process of its own, and its address once it listens."""
+def serving(*words: str, errors: list[str] | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server in a process of its own, and its address once it listens; `errors` gets what it says beside that."""
     process = started(*words)
     try:
         assert process.stdout is not None
         assert process.stderr is not None
-        errors: list[str] = []
+        errors = [] if errors is None else errors
         reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
         reader.start()  # Nothing that it says may fill the pipe and stop it.
         line = process.stdout.readline()

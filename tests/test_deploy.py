@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,28 @@ def test_containers_with_tls_start_servers_that_others_may_reach() -> None:
         assert {file.name for file in files} <= explained
         inside = {port.rsplit(":", 1)[1] for port in service["ports"]}
         assert inside == {port.rsplit(":", 1)[1] for port in plain["services"][name]["ports"]}
+
+
+def test_prometheus_reads_what_the_containers_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are the servers' own and open no more than the images do; targets are services with these ports."""
+    compose, plain = compose_file("compose.metrics.yaml"), compose_file("compose.yaml")
+    [job] = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    targets = dict(target.split(":") for target in job["static_configs"][0]["targets"])
+    assert set(targets) == set(plain["services"])
+    for name, port in targets.items():
+        assert not compose["services"][name].get("ports")
+        for variable, value in compose["services"][name]["environment"].items():
+            monkeypatch.setenv(variable, value)
+        with pytest.raises(OpenListeningError, match="metrics_host"):
+            check_metrics(parse(f"{name} serve"))
+        context = parse(f"{name} serve --host 0.0.0.0 --insecure")
+        check_metrics(context)
+        assert str(context.params["metrics_port"]) == port
+
+
+def check_metrics(context: Any) -> None:
+    where = Listening(**{field.name: context.params[field.name] for field in fields(Listening)})
+    replace(where, host=context.params["metrics_host"]).check(option="--metrics_host")
 
 
 def health(endpoint: str, **environment: str) -> tuple[int, str]:

@@ -101,6 +101,27 @@ def log_options(level: str = "info") -> Callable[[_Command], _Command]:
     return decorate
 
 
+def metrics_options(command: _Command) -> _Command:
+    """Decorate a server's command with --metrics_port and --metrics_host."""
+    command = click.option(
+        "metrics_host",
+        "--metrics_host",
+        "--metrics-host",
+        metavar="HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address of the metrics; elsewhere than on loopback they take TLS and a reader's token, as calls do.",
+    )(command)
+    return click.option(
+        "metrics_port",
+        "--metrics_port",
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Serve metrics for Prometheus at http://HOST:PORT/metrics; 0: any free port.  [default: none]",
+    )(command)
+
+
 def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
     """Tell what click refuses; the exit code.
 
@@ -144,6 +165,7 @@ __all__ = [
     "counted",
     "listen_options",
     "log_options",
+    "metrics_options",
     "refusal",
     "version_option",
 ]

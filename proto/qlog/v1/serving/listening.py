@@ -1,7 +1,7 @@
 """Where a server listens, and what that takes: loopback as it is, elsewhere with TLS and tokens."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,11 @@ class Listening:
         """Whether clients have to prove who they are."""
         return self.token_file is not None or self.tls_client_ca is not None
 
-    def check(self) -> None:
+    def check(self, *, option: str = "--host") -> None:
         """Refuse what contradicts itself, and addresses that others reach unless that is safe or meant.
+
+        Args:
+            option: that gave the host, for messages.
 
         Raises:
             OpenListeningError: others would reach it.
@@ -73,7 +76,7 @@ class Listening:
             raise OpenListeningError(f"{given} needs {other} beside it")
         if self.tls_client_ca is not None and not self.tls:
             raise OpenListeningError("--tls_client_ca needs --tls_cert and --tls_key beside it")
-        check_reach(self.host, lacks=self._lacks(), insecure=self.insecure)
+        check_reach(self.host, lacks=self._lacks(), insecure=self.insecure, option=option)
 
     def _lacks(self) -> str:
         missing = [] if self.tls else ["--tls_cert and --tls_key"]
@@ -153,7 +156,7 @@ class _Certificates:
         self._files = [Path(str(listening.tls_cert)), Path(str(listening.tls_key))]
         if listening.tls_client_ca is not None:
             self._files.append(Path(listening.tls_client_ca))
-        self._seen = self._marks()
+        self._seen = marks_of(self._files)
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a port.
@@ -176,7 +179,7 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([(key, cert)], ca)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        marks = self._marks()
+        marks = marks_of(self._files)
         if marks == self._seen:
             return None
         self._seen = marks
@@ -188,16 +191,18 @@ class _Certificates:
         logger.info("the certificate %s was read again", self._listening.tls_cert)
         return fresh
 
-    def _marks(self) -> list[tuple[int, ...]]:
-        marks: list[tuple[int, ...]] = []
-        for file in self._files:
-            try:
-                status = file.stat()
-            except OSError:
-                marks.append(())
-            else:
-                marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
-        return marks
+
+def marks_of(files: Iterable[Path]) -> list[tuple[int, ...]]:
+    """What differs once one of the files has changed."""
+    marks: list[tuple[int, ...]] = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            marks.append(())
+        else:
+            marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return marks
 
 
 def check_pair(listening: Listening, key: bytes) -> None:
@@ -230,5 +235,6 @@ __all__ = [
     "access_of",
     "add_port",
     "check_reach",
+    "marks_of",
     "server_options",
 ]
