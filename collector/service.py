@@ -1,4 +1,7 @@
-"""CollectorService: each call is a check of its request, one question to the store, one translation."""
+"""CollectorService: each call is a check of its request, one question to the store, one translation.
+
+What only some calls need is imported by their first: `qlog list` on a local store makes a collector for one question.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +15,8 @@ from qlog.v1 import collector_pb2, collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
 
 from collector import limits
-from collector.annotate import change_from_request
-from collector.append import Appender
-from collector.compare import compare
 from collector.errors import InvalidRequestError, ResponseTooLargeError
 from collector.filters.meaning import current_time
-from collector.follow import Follower, Link
-from collector.fsck import Checked
-from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
 from collector.names import LOG_NAME, META_NAME
@@ -28,7 +25,6 @@ from collector.rpc import Gate
 from collector.store import Store
 from collector.validate import check_experiment_id
 from collector.views import Views
-from collector.wire_compare import comparison_to_wire
 
 _BASIC, _FULL = collector_pb2.EXPERIMENT_VIEW_BASIC, collector_pb2.EXPERIMENT_VIEW_FULL
 
@@ -52,6 +48,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request_iterator: Iterator[collector_pb2.AppendExperimentRequest], context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.AppendExperimentResponse]:
         """Take events, and acknowledge what is on disk."""
+        from collector.append import Appender
+
         appender = Appender(self._store, request_iterator, self._gate)
         _on_end(context, appender.hang_up)
         return appender.responses()
@@ -115,6 +113,9 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.CompareExperimentsRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.CompareExperimentsResponse:
         """Align two or more experiments."""
+        from collector.compare import compare
+        from collector.wire_compare import comparison_to_wire
+
         _check_refs(request.refs, 2, limits.MAX_COMPARED)
         refs = [(ref, f"refs[{place}]") for place, ref in enumerate(request.refs)]
         records = [self._views.record(ref, field) for ref, field in refs]
@@ -127,6 +128,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.WatchExperimentsRequest, context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.WatchExperimentsResponse]:
         """Send events as they come, and each experiment's end."""
+        from collector.follow import Follower, Link
+
         follower = Follower(self._store, self._views, request)
         ring = self._store.watchers.changed
         _on_end(context, ring)
@@ -197,6 +200,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
     ) -> collector_pb2.ImportExperimentsResponse:
         """Take in lines of other stores; on disk when it is answered."""
+        from collector.importing import Tally, candidates
+
         tally = Tally()
         for group in candidates((request.chunk for request in requests), tally):
             self._gate.check()
@@ -213,6 +218,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.AnnotateExperimentResponse:
         """Change what is said of an experiment; on disk when it is answered."""
+        from collector.annotate import change_from_request
+
         change = change_from_request(request)
         found = resolve(self._store, request.ref)
         self._store.annotate(found, change)
@@ -245,6 +252,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.CheckStoreResponse]:
         """Read every line of every file, and tell what is wrong."""
+        from collector.fsck import Checked
+
         checked = Checked()
         for found in self._store.check(checked):
             self._gate.check()
