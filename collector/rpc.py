@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from qlog.v1.serving.statuses import fitted
 
 from collector import errors
 from collector.errors import CollectorError, FilterError, InvalidRequestError, OffsetGapError, RetryError
@@ -70,7 +71,7 @@ def status_of(error: CollectorError) -> status_pb2.Status:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(code=code, message=str(error), details=[_packed(detail) for detail in details])
+    return fitted(status_pb2.Status(code=code, message=str(error), details=[_packed(detail) for detail in details]))
 
 
 def _packed(detail: Message) -> AnyMessage:
