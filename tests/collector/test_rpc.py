@@ -53,7 +53,7 @@ def test_every_rpc_is_wrapped(log_dir):
     """Each call of a draining server is UNAVAILABLE with RetryInfo: none reaches its handler without the guard."""
     service = wire.DESCRIPTOR.services_by_name["CollectorService"]
     with serving(log_dir) as client:
-        client.server._gate.drain()
+        client.server.gate.drain()
         for method in service.methods:
             kind = (
                 f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
@@ -88,7 +88,7 @@ def test_streams_cannot_starve_the_other_calls(log_dir):
     """Streams beyond the limit are refused at once; unary calls are answered meanwhile; an ended stream makes room."""
     with serving(log_dir, max_streams=3) as client:
         watches = [client.watch() for _ in range(3)]
-        while client.server._gate._streams < 3:
+        while client.server.gate._streams < 3:
             client.list()
         with pytest.raises(grpc.RpcError) as caught:
             client.append(new_id(), [begin()])
@@ -97,7 +97,7 @@ def test_streams_cannot_starve_the_other_calls(log_dir):
         assert client.list().total_size == 0
         for watch in watches:
             watch.cancel()
-        while client.server._gate._streams:
+        while client.server.gate._streams:
             client.list()
         client.append(new_id(), [begin()])
 
@@ -143,7 +143,7 @@ def test_streams_that_break_leave_nothing_behind(client):
     with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
         list(refused)
     client.record()
-    while client.server._gate._streams or "collector-append" in [thread.name for thread in threading.enumerate()]:
+    while client.server.gate._streams or "collector-append" in [thread.name for thread in threading.enumerate()]:
         client.list()
     over.set()
 
