@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from qlog.v1 import collector_pb2
 
 from collector import limits, patience
-from collector.compare import compare
 from collector.errors import InvalidRequestError, ResponseTooLargeError
 from collector.filters.meaning import current_time
 from collector.listing import Cursor, Query, decode_token, encode_token, list_page, parse_page_size
 from collector.store import Store
 from collector.validate import check_length
 from collector.views import Views
-from collector.wire_compare import comparison_to_wire
 
 _BASIC, _FULL = collector_pb2.EXPERIMENT_VIEW_BASIC, collector_pb2.EXPERIMENT_VIEW_FULL
 
@@ -89,6 +87,9 @@ def comparison(
     Raises:
         CollectorError: one of them is none, or they are too many.
     """
+    from collector.compare import compare
+    from collector.wire_compare import comparison_to_wire
+
     _check_refs(request.refs, 2, limits.MAX_COMPARED)
     records, experiments = [], []
     for place, ref in enumerate(request.refs):

@@ -1,4 +1,7 @@
-"""CollectorService: each call is a check of its request, one question to the store, one translation."""
+"""CollectorService: each call is a check of its request, one question to the store, one translation.
+
+What only some calls need is imported by their first: `qlog list` on a local store makes a collector for one question.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,15 +11,9 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import collector_pb2, collector_pb2_grpc
 
-from collector.annotate import change_from_request
 from collector.answers import comparison, is_full, page, several
-from collector.append import Appender
-from collector.exporting import backup, export
-from collector.follow import Follower, Link
-from collector.importing import Tally, candidates
 from collector.limits import MAX_TOKEN_LENGTH
 from collector.refs import resolve
-from collector.reporting import findings, store_info
 from collector.rpc import Gate
 from collector.store import Store
 from collector.validate import check_experiment_id, check_length
@@ -36,6 +33,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request_iterator: Iterator[collector_pb2.AppendExperimentRequest], context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.AppendExperimentResponse]:
         """Take events, and acknowledge what is on disk."""
+        from collector.append import Appender
+
         appender = Appender(self._store, request_iterator, self._gate)
         _on_end(context, appender.hang_up)
         return appender.responses()
@@ -78,6 +77,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.WatchExperimentsRequest, context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.WatchExperimentsResponse]:
         """Send events as they come, and each experiment's end."""
+        from collector.follow import Follower, Link
+
         check_length(request.resume_token, MAX_TOKEN_LENGTH, "resume_token")
         follower = Follower(self._store, self._views, request)
         ring = self._store.watchers.changed
@@ -89,12 +90,16 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.ExportExperimentsRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.ExportExperimentsResponse]:
         """Send the log as it stands, up to its last whole line of now; with a filter, the lines that match."""
+        from collector.exporting import export
+
         return export(self._store, request, self._gate)
 
     def ImportExperiments(
         self, requests: Iterator[collector_pb2.ImportExperimentsRequest], _context: grpc.ServicerContext
     ) -> collector_pb2.ImportExperimentsResponse:
         """Take in lines of other stores; on disk when it is answered."""
+        from collector.importing import Tally, candidates
+
         tally = Tally()
         for group in candidates((request.chunk for request in requests), tally):
             self._gate.check()
@@ -111,6 +116,8 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, request: collector_pb2.AnnotateExperimentRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.AnnotateExperimentResponse:
         """Change what is said of an experiment; on disk when it is answered."""
+        from collector.annotate import change_from_request
+
         change = change_from_request(request)
         found = resolve(self._store, request.ref)
         self._store.annotate(found, change)
@@ -120,18 +127,24 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self, _request: collector_pb2.GetStoreInfoRequest, _context: grpc.ServicerContext
     ) -> collector_pb2.GetStoreInfoResponse:
         """Say what this collector serves."""
+        from collector.reporting import store_info
+
         return store_info(self._store, self._open_time)
 
     def CheckStore(
         self, _request: collector_pb2.CheckStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.CheckStoreResponse]:
         """Read every line of every file, and tell what is wrong."""
+        from collector.reporting import findings
+
         return findings(self._store, self._gate)
 
     def BackupStore(
         self, _request: collector_pb2.BackupStoreRequest, _context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.BackupStoreResponse]:
         """Send the store's files up to their last whole lines of now."""
+        from collector.exporting import backup
+
         return backup(self._store, self._gate)
 
 
