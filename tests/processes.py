@@ -9,14 +9,24 @@ from contextlib import contextmanager
 
 
 def started(*words: str, **environment: str) -> "subprocess.Popen[str]":
-    """A program of this project in a process of its own."""
+    """A module of this project in a process of its own; with "-c" first, a program."""
     return subprocess.Popen(
-        [sys.executable, "-m", *words],
+        [sys.executable, *([] if words[0] == "-c" else ["-m"]), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
     )
+
+
+@contextmanager
+def running(*words: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """The same for a while: killed at the end where it still lives, whatever happened to the test."""
+    with started(*words, **environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
