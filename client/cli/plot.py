@@ -50,7 +50,7 @@ def _file(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> P
 )
 @click.option(
     "--font",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="A font for characters that the usual one lacks.  [default: one of this machine's]",
 )

@@ -40,7 +40,9 @@ def measured(number: int, **more: Any) -> pb.Experiment:
         )
         for layer in (0, 2)
     ]
-    reorder = pb.ReorderEffect(before_reorder=builders.interval(-5, 5), after_reorder=pb.ValueRange(min=-2, max=3, range=4.5))
+    reorder = pb.ReorderEffect(
+        before_reorder=builders.interval(-5, 5), after_reorder=pb.ValueRange(min=-2, max=3, range=4.5)
+    )
     stats.append(builders.tensor("layer_2.x_conv_out:input_reordered", reorder=reorder))
     stats.append(builders.tensor("lm_head:input", measured_clipped_ratio=float("nan")))
     return builders.experiment(number, layer_stats=stats, **more)
