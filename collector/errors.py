@@ -16,6 +16,9 @@
     ├── ReadOnlyError              the store was opened for reading only
     ├── CorruptLineError           the experiment's line is damaged
     ├── ResponseTooLargeError      the answer is larger than a client takes
+    ├── TooSlowError               the answer takes longer than a call without a deadline may
+    ├── GoneError                  whoever called has gone
+    ├── RequestTooLargeError       a message is larger than is taken
     ├── UnsupportedError           a call that this version does not have
     └── RetryError                 worth trying again after a while
         ├── StoreFullError         no space left on the store's disk
@@ -119,6 +122,18 @@ class ResponseTooLargeError(CollectorError):
     """The answer is larger than a client takes."""
 
 
+class TooSlowError(CollectorError):
+    """The answer takes longer than a call without a deadline may."""
+
+
+class GoneError(CollectorError):
+    """Whoever called has gone."""
+
+
+class RequestTooLargeError(CollectorError):
+    """A message is larger than is taken."""
+
+
 class UnsupportedError(CollectorError):
     """A call that this version does not have."""
 
@@ -162,6 +177,7 @@ __all__ = [
     "DrainingError",
     "EndedError",
     "FilterError",
+    "GoneError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",
@@ -169,6 +185,7 @@ __all__ = [
     "NotFoundError",
     "OffsetGapError",
     "ReadOnlyError",
+    "RequestTooLargeError",
     "ResponseTooLargeError",
     "RetryError",
     "StartError",
@@ -177,5 +194,6 @@ __all__ = [
     "StoreUnavailableError",
     "TokenFileError",
     "TooManyStreamsError",
+    "TooSlowError",
     "UnsupportedError",
 ]

@@ -15,7 +15,7 @@ from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_
 
 from collector import limits
 from collector.auth import ROLES
-from collector.errors import InvalidRequestError, ListenError, TokenFileError
+from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
 from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
@@ -35,6 +35,7 @@ class Server:
         reflection: also tell clients without stubs what the calls are.
         max_streams: at a time.
         observers: told of every call.
+        unary_s: what a call that is no stream may take where it has no deadline of its own.
 
     Attributes:
         gate: counts streams.
@@ -52,6 +53,7 @@ class Server:
         reflection: bool,
         max_streams: int = limits.MAX_STREAMS,
         observers: Sequence[Observer] = (),
+        unary_s: float = limits.UNARY_S,
     ) -> None:
         self.store = store
         self.gate = Gate(max_streams)
@@ -60,11 +62,18 @@ class Server:
             self.access: Access = access_of(listening)
         except CredentialsError as error:
             raise TokenFileError(str(error)) from None
-        calls = Calls(self.access, ROLES, DOMAIN, observers, malformed=lambda text: InvalidRequestError("", text))
+        calls = Calls(
+            self.access,
+            ROLES,
+            DOMAIN,
+            observers,
+            malformed=lambda text: InvalidRequestError("", text),
+            too_large=RequestTooLargeError,
+        )
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self.gate)],
+            interceptors=[calls, Guard(self.gate, unary_s)],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,

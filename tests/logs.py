@@ -1,23 +1,19 @@
-"""Logging as it was: what a test sets up, the next does not see."""
+"""Logging as it was: what a server that ran in this process set up, the next test does not see."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import structlog
-from qlog.v1.logs import OURS
+import sys
 
 
-@contextmanager
-def logging_restored() -> Iterator[None]:
-    """Give this process's logging back as it was."""
+def stop_logging() -> None:
+    """Take back what `qlog.v1.logs.start_logging` did."""
+    # Whoever has not called it has not imported it.
+    if (logs := sys.modules.get("qlog.v1.logs")) is None:
+        return
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for package in OURS:
-            logging.getLogger(package).setLevel(logging.NOTSET)
-        structlog.reset_defaults()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, logs.ProcessorFormatter):
+            root.removeHandler(handler)
+            root.setLevel(logging.WARNING)
+    for package in logs.OURS:
+        logging.getLogger(package).setLevel(logging.NOTSET)
+    logs.structlog.reset_defaults()

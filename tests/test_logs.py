@@ -3,23 +3,14 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qlog.v1.logs import as_json, as_text, start_logging
 
-from tests.logs import logging_restored
-
 HOSTILE = "x\n2026-11-25T00:00:00Z collector info: forged\r\x1b[31m\x9b\u2028\u202e\x00\ud800"
 CONTROLS = set(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) | set("\u2028\u2029\u202e\u2066")
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    with logging_restored():
-        yield
 
 
 def event(text: str) -> dict[str, object]:

@@ -16,18 +16,16 @@ from qlog.v1.serving.listening import Listening
 
 from quantizer.serve import QuantizerServer, ServeOptions
 from quantizer.settings import Settings
-from tests.logs import logging_restored
 from tests.quantizer.fake_workers import scripted_worker
 
 HOSTILE = "m\n2026-11-25T00:00:00Z quantizer info: forged\x1b[2J"
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     stream = io.StringIO()
-    with logging_restored():
-        start_logging("quantizer", "json", "info", stream)
-        yield stream
+    start_logging("quantizer", "json", "info", stream)
+    return stream
 
 
 @pytest.fixture

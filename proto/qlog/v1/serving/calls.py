@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from qlog.v1.serving.access import ADMINS, ANONYMOUS, Access, Caller, Identity, Roles, RoleTable
+from qlog.v1.serving.listening import MAX_REQUEST_BYTES
 from qlog.v1.serving.statuses import bad_request, refuse
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ _MOST_FILTER, _MOST_SUBJECT = 512, 128
 
 class MalformedRequestError(Exception):
     """A message of a stream cannot be parsed."""
+
+
+class TooLargeRequestError(Exception):
+    """A message of a stream is larger than is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Observer(Protocol):
         """It is over."""
 
 
+_TOO_LARGE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
 _UNKNOWN = Identity("unknown", frozenset())
 
 
@@ -121,6 +127,7 @@ class Calls(grpc.ServerInterceptor):
         domain: of the server's errors.
         observers: told of every call.
         malformed: makes the error for a message of a stream that cannot be parsed.
+        too_large: the same for one that is larger than is taken.
     """
 
     def __init__(
@@ -130,12 +137,14 @@ class Calls(grpc.ServerInterceptor):
         domain: str,
         observers: Sequence[Observer] = (),
         malformed: Callable[[str], Exception] = MalformedRequestError,
+        too_large: Callable[[str], Exception] = TooLargeRequestError,
     ) -> None:
         self._access = access
         self._roles = roles
         self._domain = domain
         self._observers = tuple(observers)
         self._malformed = malformed
+        self._too_large = too_large
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wrap one call's handler."""
@@ -151,6 +160,8 @@ class Calls(grpc.ServerInterceptor):
         def read(data: Any, ticket: _Ticket, context: grpc.ServicerContext) -> Any:
             if many:
                 return self._messages(data, parse, ticket)
+            if trouble := _too_large(data):
+                refuse(context, *_TOO_LARGE, trouble, domain=self._domain)
             try:
                 return ticket.note(parse(data))
             except DecodeError:
@@ -179,6 +190,8 @@ class Calls(grpc.ServerInterceptor):
 
     def _messages(self, data: Iterator[bytes], parse: Callable[[bytes], Any], ticket: _Ticket) -> Iterator[Any]:
         for item in data:
+            if trouble := _too_large(item):
+                raise self._too_large(trouble)
             try:
                 message = parse(item)
             except DecodeError:
@@ -199,6 +212,8 @@ class Calls(grpc.ServerInterceptor):
             finished = True
         except MalformedRequestError as error:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST", str(error), domain=self._domain)
+        except TooLargeRequestError as error:
+            refuse(context, *_TOO_LARGE, str(error), domain=self._domain)
         except Exception as error:
             if context.code() is None:
                 self._incident(method, context, error)
@@ -264,6 +279,12 @@ class Calls(grpc.ServerInterceptor):
             observer.ended(call)
 
 
+def _too_large(data: bytes) -> str:
+    if len(data) <= MAX_REQUEST_BYTES:
+        return ""
+    return f"a message of {len(data)} bytes, at most {MAX_REQUEST_BYTES} are taken: send less at a time"
+
+
 def _caller(context: grpc.ServicerContext) -> Caller:
     token: str | None = None
     for key, value in context.invocation_metadata() or ():
@@ -290,4 +311,4 @@ def _listed(roles: Roles) -> str:
     return " or ".join(sorted(roles)) or "none"
 
 
-__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer"]
+__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer", "TooLargeRequestError"]

@@ -16,6 +16,8 @@ from qlog.v1.serving.access import Access, OpenAccess, TokenAccess
 logger = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 4 << 20
+# gRPC itself refuses what is larger than this, in words of its own; what lies between is refused in ours.
+_HARD_LIMIT_BYTES = 2 * MAX_REQUEST_BYTES
 # Calls at a time of one connection, and bytes of metadata of one call: above the first the call is refused now and
 # then, above the second always.
 _MOST_STREAMS_PER_CONNECTION = 512
@@ -108,7 +110,7 @@ def server_options(*, max_send_bytes: int = -1) -> Sequence[tuple[str, Any]]:
     return (
         # Else a second server could listen on the same port, and each would get a part of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_receive_message_length", _HARD_LIMIT_BYTES),
         ("grpc.max_send_message_length", max_send_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS_PER_CONNECTION),
         ("grpc.max_metadata_size", _METADATA_BYTES),

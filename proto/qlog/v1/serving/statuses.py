@@ -1,9 +1,7 @@
 """Refusals as statuses with google.rpc details."""
 
 from collections.abc import Iterable
-from string import punctuation
 from typing import NoReturn
-from urllib.parse import quote
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -12,46 +10,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-# What gRPC takes as the end of a call is 8 KiB, of which a little is its own.
-_MOST_BYTES = 7000
-_MOST_VIOLATIONS = 16
-_SAFE = f"{punctuation} ".replace("%", "")
-
-
-def fitted(status: status_pb2.Status) -> status_pb2.Status:
-    """The status, with texts cut where it would be too large to be sent at all: clients would be told nothing then."""
-    for most in (2000, 1000, 500, 250, 120, 60):
-        if _size(status) <= _MOST_BYTES:
-            break
-        status = _cut(status, most)
-    return status
-
-
-def _size(status: status_pb2.Status) -> int:
-    """Bytes in the trailers: the message with all but ASCII as %XX, and the status itself in base64."""
-    return len(quote(status.message, safe=_SAFE)) + status.ByteSize() * 4 // 3
-
-
-def _cut(status: status_pb2.Status, most: int) -> status_pb2.Status:
-    details = []
-    for detail in status.details:
-        request = error_details_pb2.BadRequest()
-        if not detail.Unpack(request):
-            details.append(detail)
-            continue
-        del request.field_violations[_MOST_VIOLATIONS:]
-        for violation in request.field_violations:
-            violation.field = _shortened(violation.field, 60)
-            violation.description = _shortened(violation.description, most)
-        packed = AnyMessage()
-        packed.Pack(request)
-        details.append(packed)
-    return status_pb2.Status(code=status.code, message=_shortened(status.message, most), details=details)
-
-
-def _shortened(text: str, most: int) -> str:
-    encoded = text.encode()
-    return text if len(encoded) <= most else encoded[: most - 3].decode(errors="ignore") + "…"
+# Of an answer's metadata, for which clients have 8 KiB: the message is there twice.
+_MOST_MESSAGE, _MOST_DETAILS, _MOST_VIOLATIONS = 1536, 3072, 24
 
 
 def refuse(
@@ -69,8 +29,39 @@ def refuse(
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    context.abort_with_status(rpc_status.to_status(fitted(status)))
+    context.abort_with_status(rpc_status.to_status(fitting(status)))
     raise AssertionError("unreachable: abort raises")
+
+
+def fitting(status: status_pb2.Status) -> status_pb2.Status:
+    """A status that fits the metadata of an answer, whatever was quoted in it: texts that are too long are cut."""
+    status.message = shortened(status.message, _MOST_MESSAGE)
+    if status.ByteSize() <= _MOST_MESSAGE + _MOST_DETAILS:
+        return status
+    for detail in status.details:
+        wrong = error_details_pb2.BadRequest()
+        if detail.Unpack(wrong):
+            del wrong.field_violations[_MOST_VIOLATIONS:]
+            for violation in wrong.field_violations:
+                share = _MOST_DETAILS // len(wrong.field_violations)
+                violation.field = shortened(violation.field, share // 4)
+                violation.description = shortened(violation.description, share // 2)
+            detail.Pack(wrong)
+    return status
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that takes so many bytes at most in a header, where three stand for one beyond ASCII."""
+    if len(text) * 12 <= most or _carried(text) <= most:
+        return text
+    kept = text[:most]
+    while _carried(kept) > most - 3:
+        kept = kept[: len(kept) * 3 // 4]
+    return f"{kept}..."
+
+
+def _carried(text: str) -> int:
+    return sum(1 if 0x20 <= byte < 0x7F else 3 for byte in text.encode("utf-8", "replace"))
 
 
 def retry_info(delay_s: float) -> Message:
@@ -88,4 +79,4 @@ def bad_request(field: str, message: str) -> Message:
     return detail
 
 
-__all__ = ["bad_request", "fitted", "refuse", "retry_info"]
+__all__ = ["bad_request", "fitting", "refuse", "retry_info", "shortened"]
