@@ -41,6 +41,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
     errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
+    errors.TracesError: (code_pb2.FAILED_PRECONDITION, "CANNOT_TRACE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.FilterError: (code_pb2.INVALID_ARGUMENT, "INVALID_FILTER"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),
