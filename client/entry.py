@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "compare": "compare",
     "watch": "watch",
+    "plot": "plot",
     "export": "export",
     "import": "import_",
     "annotate": "annotate",

@@ -1,6 +1,7 @@
 """Every word that tables say, by key, in English and (`client.labels_zh`) in Chinese."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from qlog.v1.language import LANGUAGES, language_of
 
@@ -56,13 +57,15 @@ LABELS: Mapping[str, str] = {
     "measured": "measured",
     "scale": "scale",
     "sqnr": "SQNR (dB)",
-    "before_reorder": "range before",
-    "after_reorder": "range after",
+    "before_reorder": "before reordering",
+    "after_reorder": "after reordering",
     "grouping_only": "grouping only",
     "groups": "groups",
     "layers_affected": "layers affected",
     "average_range_reduction": "average range reduction",
     "enabled": "enabled",
+    "layer": "layer",
+    "panels": "panels",
     # results
     "task": "task",
     "metric": "metric",
@@ -122,6 +125,17 @@ def speak(language: str) -> None:
         _spoken[0] = LABELS
 
 
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Say what is said in a block in one of LANGUAGES."""
+    before = _spoken[0]
+    speak(language)
+    try:
+        yield
+    finally:
+        _spoken[0] = before
+
+
 def label(key: str) -> str:
     """The word for a key.
 
@@ -131,4 +145,4 @@ def label(key: str) -> str:
     return _spoken[0][key]
 
 
-__all__ = ["LABELS", "LANGUAGES", "label", "language_of", "speak"]
+__all__ = ["LABELS", "LANGUAGES", "label", "language_of", "speak", "speaking"]
