@@ -12,8 +12,8 @@ from typing import Protocol
 import orjson
 
 from collector.annotations import Annotation
-from collector.lines import Line, LineError, decode_line
-from collector.records import EVENTS_KEY, Record
+from collector.index_cut import Cut
+from collector.records import Record
 
 _NOTHING_SAID = Annotation()
 
@@ -33,6 +33,7 @@ class Entry:
         error: why it cannot be read; empty where it can.
         annotation: what was said of it after it ended.
         record: the full record, only while the line is being indexed.
+        cut: how the summary is cut out of the line, only while it is being indexed.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Entry:
     error: str = ""
     annotation: Annotation = _NOTHING_SAID
     record: Record | None = field(default=None, compare=False, repr=False)
+    cut: Cut | None = field(default=None, compare=False, repr=False)
 
     @property
     def corrupt(self) -> bool:
@@ -56,38 +58,6 @@ class Entry:
         """The record without its statistics."""
         record: Record = orjson.loads(self.summary)
         return record
-
-
-def entry_from_line(number: int, offset: int, length: int, line: bytes | None) -> Entry:
-    """Read a line as far as the index needs it; None is a line too long to be read."""
-    if line is None:
-        return Entry(number, offset, length, error=f"the line at byte {offset} is too long: {length} bytes")
-    try:
-        return entry_from_record(number, offset, length, decode_line(line))
-    except (LineError, orjson.JSONEncodeError) as error:
-        return Entry(number, offset, length, error=f"the line at byte {offset} is corrupt: {error}")
-
-
-def entry_from_record(number: int, offset: int, length: int, line: Line) -> Entry:
-    """The entry of a record that has been read."""
-    record = dict(line.record)
-    stats = record.get("activation_stats")
-    count = 0
-    if isinstance(stats, dict):
-        del record["activation_stats"]
-        count = sum(isinstance(value, dict) for value in stats.values())
-    experiment_id, events = record.get("experiment_id"), record.get(EVENTS_KEY)
-    return Entry(
-        number,
-        offset,
-        length,
-        experiment_id=experiment_id if isinstance(experiment_id, str) else "",
-        summary=orjson.dumps(record),
-        layer_stats_count=count,
-        events=events if isinstance(events, int) and not isinstance(events, bool) and events >= 0 else None,
-        verified=line.verified,
-        record=line.record,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +122,4 @@ class Index(Protocol):
         """Up to `limit` lines from number `start` on, upwards or downwards."""
 
 
-__all__ = ["Entry", "Index", "LogMark", "entry_from_line", "entry_from_record"]
+__all__ = ["Entry", "Index", "LogMark"]

@@ -11,7 +11,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import orjson
@@ -113,21 +113,6 @@ def words_of(record: Record, tags: Sequence[str] = (), note: str = "") -> str:
     return "\n".join(parts).lower().replace("\0", "\ufffd")
 
 
-def shape_of(record: Record) -> tuple[object, ...]:
-    """The names in a record, nested: records of one shape have the same paths."""
-    return tuple(record), tuple([shape_of(value) for value in record.values() if type(value) is dict])
-
-
-def paths_of(record: Record, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all values in a record that are no objects."""
-    for key, value in record.items():
-        path = (*before, key)
-        if isinstance(value, dict):
-            yield from paths_of(value, path)
-        else:
-            yield path
-
-
 __all__ = [
     "FALSE",
     "HOT",
@@ -138,8 +123,6 @@ __all__ = [
     "hot_values",
     "instant",
     "lookup",
-    "paths_of",
-    "shape_of",
     "wall_time",
     "words_of",
 ]
