@@ -15,11 +15,11 @@ from collector.index import Entry, LogMark
 from collector.index_database import remove_database
 from collector.index_sqlite import SqliteIndex
 from collector.logfile import LogFile
+from collector.names import INDEX_NAME
 from collector.records import Record
 
 logger = logging.getLogger(__name__)
 
-INDEX_NAME = "percentile_experiments.index.sqlite"
 _HEAD_BYTES, _TAIL_BYTES = 64 << 10, 4 << 10
 # Who may only read makes no file for a log that is read faster than a database is opened.
 _SMALL_BYTES = 4 << 20
@@ -109,4 +109,4 @@ def _checksum(log: LogFile, start: int, length: int) -> int:
     return int(google_crc32c.value(log.read(start, length)))
 
 
-__all__ = ["INDEX_NAME", "agrees", "mark_of", "open_index"]
+__all__ = ["agrees", "mark_of", "open_index"]

@@ -57,6 +57,10 @@ class Ingest:
         if self._thread.is_alive():
             self._thread.join()
 
+    def queue(self) -> tuple[int, int]:
+        """Batches that wait to be taken up, and the bytes of all that are not stored yet."""
+        return len(self._queue), self._queued_bytes
+
     def running(self) -> dict[str, Running]:
         """The experiments without a line, by id."""
         return dict(self._endings.running)

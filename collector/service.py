@@ -22,10 +22,10 @@ from collector.fsck import Checked
 from collector.importing import Tally, candidates
 from collector.index import Entry
 from collector.listing import Cursor, Query, decode_token, encode_token, list_page, matching_entries, parse_page_size
-from collector.meta import META_NAME
+from collector.names import LOG_NAME, META_NAME
 from collector.refs import resolve
 from collector.rpc import Gate
-from collector.store import LOG_NAME, Store
+from collector.store import Store
 from collector.validate import check_experiment_id
 from collector.views import Views
 from collector.wire_compare import comparison_to_wire
