@@ -17,6 +17,7 @@
     ├── CorruptLineError           the experiment's line is damaged
     ├── ResponseTooLargeError      the answer is larger than a client takes
     ├── UnsupportedError           a call that this version does not have
+    ├── AbandonedError             nobody waits for the answer any more
     └── RetryError                 worth trying again after a while
         ├── StoreFullError         no space left on the store's disk
         ├── StoreUnavailableError  the store's disk or files fail
@@ -123,6 +124,10 @@ class UnsupportedError(CollectorError):
     """A call that this version does not have."""
 
 
+class AbandonedError(CollectorError):
+    """Nobody waits for the answer any more: the call was cancelled, or its deadline has passed."""
+
+
 class RetryError(CollectorError):
     """Worth trying again after a while.
 
@@ -156,6 +161,7 @@ class DrainingError(RetryError):
 
 
 __all__ = [
+    "AbandonedError",
     "AmbiguousRefError",
     "CollectorError",
     "CorruptLineError",

@@ -1,11 +1,10 @@
 """What is known of every line of the log without reading it again.
 
-The whole of the reading side stands on this one interface: an index is filled line by line, in order, by the pass over
-the file at open and by each append after it; lists and look-ups read it; full records are read from the file at an
-entry's place. It holds nothing that is not in the files, so it can be thrown away and made anew.
+The whole of the reading side stands on it: an index is filled line by line, in order, by a pass over the file at open
+and by each append after it; lists and look-ups read it; full records are read from the file at an entry's place. It
+holds nothing that is not in the files, so it can be thrown away and made anew.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -80,28 +79,6 @@ class LogMark:
 
 class Index(Protocol):
     """The reading side's view of the log."""
-
-    def indexed(self) -> int:
-        """Bytes of the log that have been indexed."""
-
-    def extend(self, start: int, end: int, entries: Sequence[Entry], log: LogMark) -> bool:
-        """Add the lines between two places of the log; their numbers go on from the count so far.
-
-        Returns:
-            False, with nothing done, where the index does not end at `start` any more: another process went on with it.
-        """
-
-    def annotate(self, number: int, annotation: Annotation) -> None:
-        """Say of a line what was said of it; replaces what was said before."""
-
-    def amend(self, number: int, record: Record) -> None:
-        """Replace what is known of a line's content; its place in the file stays."""
-
-    def mark(self, name: str) -> str:
-        """How far a file other than the log was taken in, in the words of whoever does that; empty: not at all."""
-
-    def set_mark(self, name: str, text: str) -> None:
-        """Remember that. An index that is made anew has no marks."""
 
     def count(self) -> int:
         """Lines, corrupt ones too."""

@@ -17,31 +17,33 @@ class Names:
     """Names as they are met, each told once to the tables `paths` and `statistics`."""
 
     def __init__(self) -> None:
-        # Shapes of records and tensors whose names were met.
-        self._shapes: set[object] = set()
+        # Shapes of records, and keys of tensors' statistics, whose names were met.
+        self._shapes: set[tuple[object, ...]] = set()
+        self._kinds: set[Keys] = set()
         self._met: set[object] = set()
         self._paths: list[tuple[str]] = []
         self._statistics: list[tuple[str]] = []
 
-    def learn(self, record: Record, stats: Json) -> None:
-        """Take the names of a record (without its statistics) and of its statistics."""
-        if (shape := shape_of(record)) not in self._shapes:
-            self._remember(shape)
+    def learn(self, record: Record, objects: int, tensors: Iterable[dict[str, Json]]) -> None:
+        """Take the names of a record, and of the statistics of its tensors.
+
+        Args:
+            objects: what `objects_in` says of the record.
+        """
+        if (shape := shape_of(record, objects)) not in self._shapes:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            self._shapes.add(shape)
             for path in paths_of(record):
                 if self._is_new(path):
                     self._paths.append((orjson.dumps(path).decode(),))
-        if isinstance(stats, dict):
+        for measured in tensors:
             # Tensors with the same keys are taken to be of one kind.
-            kinds = {tuple(value): value for value in stats.values() if type(value) is dict}
-            for kind in kinds.values():
-                if (shape := ("statistics", shape_of(kind))) not in self._shapes:
-                    self._remember(shape)
-                    self._statistics += [(name,) for name in _dotted(kind) if self._is_new(name)]
-
-    def _remember(self, shape: object) -> None:
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
-        self._shapes.add(shape)
+            if (kind := tuple(measured)) not in self._kinds:
+                if len(self._kinds) >= _MOST_SHAPES:
+                    self._kinds.clear()
+                self._kinds.add(kind)
+                self._statistics += [(name,) for name in _dotted(measured) if self._is_new(name)]
 
     def _is_new(self, name: Keys | str) -> bool:
         if name in self._met or len(self._met) >= _MOST_NAMES:
@@ -59,11 +61,32 @@ class Names:
             connection.executemany("INSERT OR IGNORE INTO statistics (name) VALUES (?)", statistics)
 
 
-def shape_of(record: Mapping[str, Json]) -> object:
-    """What is the same for records with the same paths."""
+def objects_in(text: bytes, start: int = 0, end: int | None = None) -> int:
+    """How many objects stand behind a key in JSON without spaces, but for empty ones."""
+    return text.count(b'":{"', start, len(text) if end is None else end)
+
+
+def shape_of(record: Mapping[str, Json], objects: int) -> tuple[object, ...]:
+    """What is the same for records with the same paths.
+
+    Args:
+        objects: that stand behind a key in it: where all of them are its own values, nothing has to be looked into.
+    """
+    shape: list[object] = [*record]
+    for key, value in record.items():
+        if type(value) is dict and value:
+            shape.append(key)
+            shape += value
+            objects -= 1
+    if objects:
+        shape += (_inner_shape(value) for value in record.values() if type(value) is dict)
+    return tuple(shape)
+
+
+def _inner_shape(record: Mapping[str, Json]) -> object:
     if dict not in map(type, record.values()):
-        return tuple(record)
-    return (tuple(record), *[(key, shape_of(value)) for key, value in record.items() if type(value) is dict])
+        return None
+    return tuple([(key, tuple(value), _inner_shape(value)) for key, value in record.items() if type(value) is dict])
 
 
 def paths_of(record: Record, before: Keys = ()) -> Iterator[Keys]:
@@ -104,4 +127,4 @@ class KnownPaths:
         return self._found
 
 
-__all__ = ["Keys", "KnownPaths", "Names", "paths_of", "shape_of"]
+__all__ = ["Keys", "KnownPaths", "Names", "objects_in", "paths_of", "shape_of"]

@@ -8,10 +8,10 @@ import orjson
 
 from collector.index import Entry
 from collector.index_cut import Cut, cut_of
-from collector.index_names import Names
+from collector.index_names import Names, objects_in
 from collector.index_schema import COLUMNS
 from collector.index_values import FALSE, HOT, Value, encode, hot_values, instant, words_of
-from collector.lines import Line, LineError, decode_line, split_lost_newlines
+from collector.lines import CHECKSUM_KEY, Line, LineError, decode_as_written, decode_line, split_lost_newlines
 from collector.records import EVENTS_KEY, Json, Record
 
 # Lines a statement: SQLite has it alone for a while, and other threads the interpreter.
@@ -60,37 +60,33 @@ class Rows:
     def _try(self, offset: int, length: int, line: bytes) -> str:
         """Add a line; says why it cannot be read, where it cannot."""
         try:
-            found = decode_line(line)
-            record = found.record
-            stats = record.get("activation_stats")
-            if isinstance(stats, dict):
-                del record["activation_stats"]
+            record = decode_as_written(line)
+            cut = None if record is None else cut_of(line, tuple(record))
+            verified = record is not None
+            if record is None:
+                found = decode_line(line)
+                record, verified = found.record, found.verified
             else:
-                stats = None
-            summary = orjson.dumps(record)
+                del record[CHECKSUM_KEY]
+            stats = take_stats(record)
+            if cut is None:
+                summary = orjson.dumps(record)
+                self.summaries += (self.first + self.count, summary)
+                objects = objects_in(summary)
+            else:
+                objects = objects_in(line, 0, cut[0]) + objects_in(line, cut[1])
         except (LineError, orjson.JSONEncodeError) as error:
             return f"the line at byte {offset} is corrupt: {error}"
-        cut = cut_of(line, summary) if found.verified else None
-        self._add(self.first + self.count, offset, length, record, stats, summary, cut, verified=found.verified)
+        self._add(self.first + self.count, offset, length, record, objects, stats, cut, verified)
         return ""
 
     def add_entry(self, entry: Entry) -> None:
         """A line that was read already."""
-        if entry.corrupt:
-            self._add_corrupt(entry.offset, entry.length, entry.error)
-            return
         record, stats = split(entry.record or {})
-        self._add(
-            entry.number,
-            entry.offset,
-            entry.length,
-            record,
-            stats,
-            entry.summary,
-            entry.cut,
-            verified=entry.verified,
-            experiment_id=entry.experiment_id,
-        )
+        objects = objects_in(entry.summary)
+        self._add(entry.number, entry.offset, entry.length, record, objects, stats, entry.cut, entry.verified)
+        if entry.cut is None:
+            self.summaries += (entry.number, entry.summary)
 
     def _add(
         self,
@@ -98,32 +94,21 @@ class Rows:
         offset: int,
         length: int,
         record: Record,
-        stats: dict[str, Json] | None,
-        summary: bytes,
+        objects: int,
+        stats: dict[str, Json],
         cut: Cut | None,
-        *,
         verified: bool,
-        experiment_id: Json = None,
     ) -> None:
+        tensors = [value for value in stats.values() if type(value) is dict]
+        self.names.learn(record, objects, tensors)
+        head, tail = cut or (None, None)
         self.lines += (
-            number,
-            offset,
-            length,
-            count_of(stats),
-            events_of(record),
-            verified,
-            0,
-            *(cut or (None, None)),
-            instant(record),
-            FALSE,
-            experiment_id or id_of(record) or None,
+            *(number, offset, length, len(tensors), events_of(record), verified, 0, head, tail),
+            *(instant(record), FALSE, id_of(record) or None),
             *hot_values(record),
             encode(record.get("error")),
         )
-        if cut is None:
-            self.summaries += (number, summary)
         self.texts += (number, words_of(record))
-        self.names.learn(record, stats)
         self.count += 1
 
     def _add_corrupt(self, offset: int, length: int, error: str) -> None:
@@ -135,10 +120,14 @@ class Rows:
         self.corrupt += 1
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Put them into the tables; inside of a transaction."""
+        """Put them into the tables, but for `words`; inside of a transaction."""
         _insert(connection, "lines", COLUMNS, self.lines)
         _insert(connection, "summaries", ("number", "summary"), self.summaries)
         _insert(connection, "texts", ("number", "text"), self.texts)
+        self.names.write(connection)
+
+    def index_texts(self, connection: sqlite3.Connection) -> None:
+        """Put them into `words`; inside of the transaction."""
         # Numbers that are in no log need not follow each other.
         numbers = self.texts[::2]
         if numbers:
@@ -146,7 +135,6 @@ class Rows:
                 "INSERT INTO words (rowid, text) SELECT number, text FROM texts WHERE number >= ? AND number <= ?",
                 (min(numbers), max(numbers)),  # type: ignore[type-var]
             )
-        self.names.write(connection)
 
 
 def entry_from_record(number: int, offset: int, length: int, line: Line, text: bytes | None = None) -> Entry:
@@ -156,27 +144,33 @@ def entry_from_record(number: int, offset: int, length: int, line: Line, text: b
         text: the line, where it stands in a log with its checksum.
     """
     record, stats = split(line.record)
-    summary = orjson.dumps(record)
     return Entry(
         number,
         offset,
         length,
         experiment_id=id_of(record),
-        summary=summary,
+        summary=orjson.dumps(record),
         layer_stats_count=count_of(stats),
         events=events_of(record),
         verified=line.verified,
         record=line.record,
-        cut=None if text is None else cut_of(text, summary),
+        cut=None if text is None else cut_of(text, (*line.record, CHECKSUM_KEY)),
     )
 
 
-def split(record: Record) -> tuple[Record, dict[str, Json] | None]:
-    """A record without its statistics, and these; what stands in their place and is no object stays."""
+def split(record: Record) -> tuple[Record, dict[str, Json]]:
+    """A record without its statistics, and these."""
+    rest = dict(record)
+    return rest, take_stats(rest)
+
+
+def take_stats(record: Record) -> dict[str, Json]:
+    """Take the statistics out of a record; what stands in their place and is no object stays."""
     stats = record.get("activation_stats")
     if not isinstance(stats, dict):
-        return record, None
-    return {key: value for key, value in record.items() if key != "activation_stats"}, stats
+        return {}
+    del record["activation_stats"]
+    return stats
 
 
 def id_of(record: Record) -> str:
@@ -185,9 +179,9 @@ def id_of(record: Record) -> str:
     return found if isinstance(found, str) else ""
 
 
-def count_of(stats: dict[str, Json] | None) -> int:
+def count_of(stats: dict[str, Json]) -> int:
     """How many tensors there are."""
-    return sum([isinstance(value, dict) for value in stats.values()]) if stats else 0
+    return sum(isinstance(value, dict) for value in stats.values())
 
 
 def events_of(record: Record) -> int | None:
@@ -209,4 +203,4 @@ def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - our names
 
 
-__all__ = ["Rows", "count_of", "entry_from_record", "events_of", "id_of", "split"]
+__all__ = ["Rows", "count_of", "entry_from_record", "events_of", "id_of", "split", "take_stats"]

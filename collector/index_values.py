@@ -72,19 +72,21 @@ def hot_values(record: Record) -> tuple[Value, ...]:
     config, results = record.get("config"), record.get("results")
     config = config if isinstance(config, dict) else {}
     results = results if isinstance(results, dict) else {}
-    return (
-        encode(record.get("status")),
-        wall_time(record.get("timestamp")),
-        encode(record.get("duration_s")),
-        encode(config.get("model")),
-        encode(config.get("w_bits")),
-        encode(config.get("a_bits")),
-        encode(config.get("percentile_alpha")),
-        encode(config.get("group_heads")),
-        encode(config.get("apply_gptq")),
-        encode(results.get("accuracy")),
-        encode(results.get("perplexity")),
+    values = (
+        record.get("status"),
+        None,
+        record.get("duration_s"),
+        config.get("model"),
+        config.get("w_bits"),
+        config.get("a_bits"),
+        config.get("percentile_alpha"),
+        config.get("group_heads"),
+        config.get("apply_gptq"),
+        results.get("accuracy"),
+        results.get("perplexity"),
     )
+    status, _, *others = [value if value is None else encode(value) for value in values]
+    return (status, wall_time(record.get("timestamp")), *others)
 
 
 def wall_time(value: Json) -> Value:

@@ -67,7 +67,7 @@ def encode_line(record: Record) -> bytes:
 
 def is_blank(line: bytes) -> bool:
     """Whether a line holds nothing at all: such a line is no record and takes no number."""
-    return not line.removeprefix(_BOM).strip(_WHITESPACE)
+    return not line.startswith(b"{") and not line.removeprefix(_BOM).strip(_WHITESPACE)
 
 
 def decode_line(line: bytes) -> Line:
@@ -91,6 +91,18 @@ def decode_line(line: bytes) -> Line:
         raise LineError("the checksum is not the last key in the form in which it was written")
     record.pop(CHECKSUM_KEY, None)
     return Line(record, verified=summed)
+
+
+def decode_as_written(line: bytes) -> Record | None:
+    """Read a line that is as `encode_line` makes them, quickly: its record with its checksum; None where it is not."""
+    end = len(line) - CHECKSUM_BYTES - 1
+    if not line.startswith(b"{") or line[end:] != b'%b%08x"}\n' % (_CHECKSUM_START, google_crc32c.value(line[:end])):
+        return None
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and next(reversed(record), "") == CHECKSUM_KEY else None
 
 
 def _parse(text: bytes) -> Record:
@@ -169,6 +181,7 @@ __all__ = [
     "CHECKSUM_KEY",
     "Line",
     "LineError",
+    "decode_as_written",
     "decode_line",
     "encode_line",
     "is_blank",

@@ -43,6 +43,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.ReadOnlyError: (code_pb2.FAILED_PRECONDITION, "STORE_READ_ONLY"),
     errors.CorruptLineError: (code_pb2.DATA_LOSS, "CORRUPT_LINE"),
     errors.ResponseTooLargeError: (code_pb2.OUT_OF_RANGE, "RESPONSE_TOO_LARGE"),
+    errors.AbandonedError: (code_pb2.CANCELLED, "ABANDONED"),
     errors.UnsupportedError: (code_pb2.UNIMPLEMENTED, "NOT_SUPPORTED_YET"),
     errors.RetryError: (code_pb2.UNAVAILABLE, "TRY_AGAIN"),
     errors.StoreFullError: (code_pb2.RESOURCE_EXHAUSTED, "STORE_FULL"),

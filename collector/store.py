@@ -40,7 +40,8 @@ from collector.errors import ReadOnlyError
 from collector.files import FileLayer
 from collector.fsck import Checked, Finding
 from collector.importing import Candidate, Tally
-from collector.index import Entry, entry_from_record
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
 from collector.ingest import Ingest
@@ -195,7 +196,7 @@ class Store:
                 return there
             offset = catalog.log.append(line)
             number = catalog.known().count()
-            entry = entry_from_record(number, offset, len(line), Line(record, verified=True))
+            entry = entry_from_record(number, offset, len(line), Line(record, verified=True), line)
             catalog.add(entry)
         self._tell_of_dropped(record)
         return entry
