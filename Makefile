@@ -19,6 +19,8 @@ $(READY): pyproject.toml setup.py constraints.txt $(wildcard proto/qlog/v1/*.pro
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[quantizer,dev]'
+	# Byte code, so that the programs start as soon as where pip copies them; also where PYTHONDONTWRITEBYTECODE is set.
+	$(BIN)/python -m compileall -q client collector quantizer quamba proto/qlog
 	touch $(READY)
 
 proto: setup ## The gRPC stubs in proto/qlog/v1, generated anew

@@ -16,8 +16,10 @@
     ├── ReadOnlyError              the store was opened for reading only
     ├── CorruptLineError           the experiment's line is damaged
     ├── ResponseTooLargeError      the answer is larger than a client takes
+    ├── TooSlowError               the answer takes longer than a call without a deadline may
+    ├── GoneError                  whoever called has gone
+    ├── RequestTooLargeError       a message is larger than is taken
     ├── UnsupportedError           a call that this version does not have
-    ├── AbandonedError             nobody waits for the answer any more
     └── RetryError                 worth trying again after a while
         ├── StoreFullError         no space left on the store's disk
         ├── StoreUnavailableError  the store's disk or files fail
@@ -120,12 +122,20 @@ class ResponseTooLargeError(CollectorError):
     """The answer is larger than a client takes."""
 
 
+class TooSlowError(CollectorError):
+    """The answer takes longer than a call without a deadline may."""
+
+
+class GoneError(CollectorError):
+    """Whoever called has gone."""
+
+
+class RequestTooLargeError(CollectorError):
+    """A message is larger than is taken."""
+
+
 class UnsupportedError(CollectorError):
     """A call that this version does not have."""
-
-
-class AbandonedError(CollectorError):
-    """Nobody waits for the answer any more: the call was cancelled, or its deadline has passed."""
 
 
 class RetryError(CollectorError):
@@ -161,13 +171,13 @@ class DrainingError(RetryError):
 
 
 __all__ = [
-    "AbandonedError",
     "AmbiguousRefError",
     "CollectorError",
     "CorruptLineError",
     "DrainingError",
     "EndedError",
     "FilterError",
+    "GoneError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",
@@ -175,6 +185,7 @@ __all__ = [
     "NotFoundError",
     "OffsetGapError",
     "ReadOnlyError",
+    "RequestTooLargeError",
     "ResponseTooLargeError",
     "RetryError",
     "StartError",
@@ -183,5 +194,6 @@ __all__ = [
     "StoreUnavailableError",
     "TokenFileError",
     "TooManyStreamsError",
+    "TooSlowError",
     "UnsupportedError",
 ]

@@ -15,7 +15,6 @@ from collector.index_cut import Read
 from collector.index_entries import ENTRY, entry_of
 from collector.index_names import KnownPaths
 from collector.index_values import Value
-from collector.patience import ENDLESS, Patience
 
 _MOST_COUNTS = 256
 
@@ -55,21 +54,11 @@ class Questions(IndexBase):
         with self.reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM statistics")]
 
-    def places(self, patience: Patience = ENDLESS) -> Places:
-        """Where values without a column are, for `compile_filter`; looking for them may end in AbandonedError."""
-        return Places(
-            lambda keys: self._tracked.path(keys, patience), lambda name: self._tracked.statistic(name, patience)
-        )
+    def places(self) -> Places:
+        """Where values without a column are, for `compile_filter`."""
+        return Places(self._tracked.path, self._tracked.statistic)
 
-    def select(
-        self,
-        where: Sql,
-        keys: Sequence[Sql],
-        order: str,
-        after: Sql,
-        limit: int,
-        patience: Patience = ENDLESS,
-    ) -> list[Found]:
+    def select(self, where: Sql, keys: Sequence[Sql], order: str, after: Sql, limit: int) -> list[Found]:
         """Lines for which two expressions hold, in an order.
 
         Args:
@@ -77,10 +66,6 @@ class Questions(IndexBase):
             keys: more expressions, whose values are wanted too.
             order: what stands behind ORDER BY; `k0`, `k1`, ... are the keys.
             limit: at most so many.
-            patience: of who asks.
-
-        Raises:
-            AbandonedError: it ended.
         """
         columns = "".join(f", {key.text} AS k{place}" for place, key in enumerate(keys))
         # The lines first, then what is shown of them: a sort moves no summaries.
@@ -90,19 +75,14 @@ class Questions(IndexBase):
         )
         values = (*(value for key in keys for value in key.values), *where.values, *after.values, limit)
         with self.reading(whole=True) as connection:
-            with patience.during(connection):
-                rows = connection.execute(inner, values).fetchall()
+            rows = connection.execute(inner, values).fetchall()
             return [Found(self._entry(connection, row[0]), tuple(row[1:])) for row in rows]
 
     def _entry(self, connection: sqlite3.Connection, number: int) -> Entry:
         return entry_of(connection.execute(f"{ENTRY} WHERE l.number = ?", (number,)).fetchone(), self._read)
 
-    def matching(self, where: Sql, patience: Patience = ENDLESS) -> int:
-        """How many lines an expression holds for. Counted once; later only what was added since.
-
-        Raises:
-            AbandonedError: nobody waits for it any more.
-        """
+    def matching(self, where: Sql) -> int:
+        """How many lines an expression holds for. Counted once; later only what was added since."""
         name = (where.text, where.values)
         with self.reading(whole=True) as connection:
             count, generation = connection.execute("SELECT count, generation FROM state").fetchone()
@@ -110,11 +90,10 @@ class Questions(IndexBase):
             if known is None or known.generation != generation or known.upto > count:
                 known = _Count(generation, 0, 0)
             if known.upto < count:
-                with patience.during(connection):
-                    row = connection.execute(
-                        f"SELECT count(*) FROM lines l WHERE l.number >= ? AND l.number < ? AND ({where.text})",  # noqa: S608
-                        (known.upto, count, *where.values),
-                    ).fetchone()
+                row = connection.execute(
+                    f"SELECT count(*) FROM lines l WHERE l.number >= ? AND l.number < ? AND ({where.text})",  # noqa: S608
+                    (known.upto, count, *where.values),
+                ).fetchone()
                 known = _Count(generation, count, known.count + row[0])
         self._counts[name] = known
         while len(self._counts) > _MOST_COUNTS:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from collector import patience
 from collector.filters.scalars import any_holds, any_text_holds, doubles, has, places_of, unpacked
 from collector.index import Entry
 from collector.index_cut import Read
@@ -18,7 +19,6 @@ from collector.index_database import Database
 from collector.index_entries import ENTRY, entry_of
 from collector.index_statistics import collected, packed
 from collector.index_values import encode, lookup
-from collector.patience import ENDLESS, Patience
 from collector.records import Record
 
 # A transaction ends with the line that makes it so long.
@@ -66,11 +66,11 @@ class Tracked:
             names = self._names[layout] = tuple(orjson.loads(row[0]))
         return names
 
-    def path(self, keys: Sequence[str], patience: Patience = ENDLESS) -> int:
+    def path(self, keys: Sequence[str]) -> int:
         """The number of a path, whose values are complete after this.
 
         Raises:
-            AbandonedError: nobody waits for it any more.
+            TooSlowError, GoneError: the call that asks is over; what was collected is kept.
         """
 
         def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
@@ -83,13 +83,13 @@ class Tracked:
                 "INSERT OR REPLACE INTO extra VALUES (?, ?, ?)", [value for value in values if value[2] is not None]
             )
 
-        return self._complete("paths", "keys", orjson.dumps(list(keys)).decode(), collect, patience)
+        return self._complete("paths", "keys", orjson.dumps(list(keys)).decode(), collect)
 
-    def statistic(self, name: str, patience: Patience = ENDLESS) -> int:
+    def statistic(self, name: str) -> int:
         """The number of a statistic, whose values are complete after this.
 
         Raises:
-            AbandonedError: nobody waits for it any more.
+            TooSlowError, GoneError: the call that asks is over; what was collected is kept.
         """
 
         def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
@@ -100,9 +100,9 @@ class Tracked:
                 ((entry.number, self._read_record(entry)) for entry in entries if not entry.corrupt),
             )
 
-        return self._complete("statistics", "name", name, collect, patience)
+        return self._complete("statistics", "name", name, collect)
 
-    def _complete(self, table: str, column: str, text: str, collect: Collect, patience: Patience) -> int:
+    def _complete(self, table: str, column: str, text: str, collect: Collect) -> int:
         if self._database is None:
             raise AssertionError("an index uses its database before it is asked")
         select = f"SELECT id, upto, (SELECT count FROM state) FROM {table} WHERE {column} = ?"  # noqa: S608 - ours

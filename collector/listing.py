@@ -26,6 +26,9 @@ from collector.records import Record
 from collector.store import Store
 from collector.views import Views
 
+# 9999-12-31, in seconds since 1970.
+_LATEST_S = 253402300800.0
+
 # Numbers of running experiments while they are sorted: this plus the nanoseconds of their start since 1970.
 _RUNNING = 2**62
 
@@ -104,6 +107,8 @@ def decode_token(query: Query, token: str) -> tuple[Query, Cursor]:
         fingerprint, now, line, running = orjson.loads(base64.b64decode(token, altchars=b"-_", validate=True))
         cursor = Cursor(_place_from_json(line), _place_from_json(running))
         query = replace(query, now=float(now))
+        if not 0 <= query.now < _LATEST_S:  # Nor nan.
+            raise ValueError(now)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InvalidRequestError("page_token", "page_token is not one that this server gave") from None
     if fingerprint != query.fingerprint():

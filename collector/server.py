@@ -15,7 +15,7 @@ from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_
 
 from collector import limits
 from collector.auth import ROLES
-from collector.errors import InvalidRequestError, ListenError, TokenFileError
+from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
 from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
@@ -35,6 +35,10 @@ class Server:
         reflection: also tell clients without stubs what the calls are.
         max_streams: at a time.
         observers: told of every call.
+        unary_s: what a call that is no stream may take where it has no deadline of its own.
+
+    Attributes:
+        gate: counts streams.
 
     Raises:
         TokenFileError: a file of tokens, keys or certificates cannot be used.
@@ -49,24 +53,32 @@ class Server:
         reflection: bool,
         max_streams: int = limits.MAX_STREAMS,
         observers: Sequence[Observer] = (),
+        unary_s: float = limits.UNARY_S,
     ) -> None:
         self.store = store
-        self._gate = Gate(max_streams)
+        self.gate = Gate(max_streams)
         self._health = health.HealthServicer()
         try:
             self.access: Access = access_of(listening)
         except CredentialsError as error:
             raise TokenFileError(str(error)) from None
-        calls = Calls(self.access, ROLES, DOMAIN, observers, malformed=lambda text: InvalidRequestError("", text))
+        calls = Calls(
+            self.access,
+            ROLES,
+            DOMAIN,
+            observers,
+            malformed=lambda text: InvalidRequestError("", text),
+            too_large=RequestTooLargeError,
+        )
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self._gate)],
+            interceptors=[calls, Guard(self.gate, unary_s)],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,
         )
-        register(store, self._gate, self._server)
+        register(store, self.gate, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
             _add_reflection(self._server)
@@ -96,7 +108,7 @@ class Server:
         if not self._stopped.acquire(blocking=False):
             return
         self._health.enter_graceful_shutdown()
-        self._gate.drain()
+        self.gate.drain()
         self._server.stop(_GRACE_S).wait()
         self._pool.shutdown(wait=False)
         self.store.close()

@@ -43,6 +43,16 @@ def check_experiment_id(experiment_id: str, field: str = "experiment_id") -> str
     return lower
 
 
+def check_length(text: str, most: int, field: str) -> None:
+    """Refuse what is longer than it may be.
+
+    Raises:
+        InvalidRequestError: it is.
+    """
+    if len(text) > most:
+        raise InvalidRequestError(field, f"{field} has {len(text)} characters, at most {most}")
+
+
 def check_batch(request: collector_pb2.AppendExperimentRequest) -> list[str | None]:
     """Check the events of one request: each by itself, and that begin is first and finish last.
 
@@ -213,4 +223,4 @@ def _check_count(items: Sequence[object], most: int, where: str) -> None:
         raise InvalidRequestError(where, f"{where}: {len(items)} entries, at most {most}")
 
 
-__all__ = ["check_batch", "check_experiment_id", "check_fields"]
+__all__ = ["check_batch", "check_experiment_id", "check_fields", "check_length"]

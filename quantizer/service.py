@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceServicer
+from qlog.v1.serving.statuses import fitting
 
 from quantizer.devices import Device, serves
 from quantizer.errors import SpecError, Violation
@@ -261,7 +262,7 @@ def abort(
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         status.details.add().Pack(detail)
-    context.abort_with_status(rpc_status.to_status(status))
+    context.abort_with_status(rpc_status.to_status(fitting(status)))
     raise AssertionError("abort_with_status raises")
 
 

@@ -128,7 +128,7 @@ class _Examiner:
             a_bits=recipe.a_bits,
             percentile_alpha=recipe.percentile_alpha,
             sweep=(recipe.percentile_alpha,),
-            observer=recipe.observer,
+            observer=recipe.observer_kind,
             rotation="hadamard" if recipe.rotate else "none",
             group_heads=recipe.group_heads,
             apply_gptq=recipe.apply_gptq,
