@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SOURCES := client collector quantizer quamba proto/qlog tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test test-long test-gpu bench lint format type coverage clean
+.PHONY: help setup proto demo test test-long test-gpu bench bench-mlflow lint format type coverage clean
 
 help: ## What can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment in .venv, with everything for development
 
@@ -39,7 +39,10 @@ test-gpu: setup ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m 'gpu'
 
 bench: setup ## The benchmarks: ratios, both sides in one run
-	$(BIN)/python -m pytest -m bench -s tests/bench
+	$(BIN)/python -m pytest -m 'bench and not mlflow' -s tests/bench
+
+bench-mlflow: setup ## Against MLflow, installed into an environment of its own (minutes)
+	$(BIN)/python -m pytest -m mlflow -s tests/bench
 
 lint: setup ## Format, lint rules, directions of import
 	$(BIN)/ruff format --check .
