@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SOURCES := client collector quantizer quamba proto/qlog tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test test-long test-gpu test-node bench lint format type coverage clean
+.PHONY: help setup proto demo test test-long test-gpu test-node bench bench-mlflow lint format type coverage clean
 
 help: ## What can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment in .venv, with everything for development
 
@@ -43,7 +43,10 @@ test-node: setup ## The client in another language: needs Node 18 or later and i
 	$(BIN)/python -m pytest -m 'node'
 
 bench: setup ## The benchmarks: ratios, both sides in one run
-	$(BIN)/python -m pytest -m bench -s tests/bench
+	$(BIN)/python -m pytest -m 'bench and not mlflow' -s tests/bench
+
+bench-mlflow: setup ## Against MLflow, installed into an environment of its own (minutes)
+	$(BIN)/python -m pytest -m mlflow -s tests/bench
 
 lint: setup ## Format, lint rules, directions of import
 	$(BIN)/ruff format --check .

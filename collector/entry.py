@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from qlog.v1.command_line import Seconds, listen_options, log_options, metrics_options, refusal, version_option
+from qlog.v1.command_line import (
+    Seconds,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
 from qlog.v1.configuration import config_command, configurable
 
 from collector.errors import CollectorError, ListenError
@@ -99,6 +107,7 @@ A reader queries, a writer appends, an admin does everything.""",
     help="An experiment that is not heard of for so long is recorded as LOST; one that runs is heard of every 30 s.",
 )
 @metrics_options
+@traces_option
 @log_options()
 def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
@@ -115,6 +124,7 @@ def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> 
             log_level=rest["log_level"],
             metrics_host=rest["metrics_host"],
             metrics_port=rest["metrics_port"],
+            otlp_endpoint=rest["otlp_endpoint"] or None,
         )
     )
 

@@ -6,7 +6,8 @@
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
     │   ├── ListenError            the address cannot be listened on
-    │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   ├── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   └── TracesError            traces cannot be sent as asked
     ├── InvalidRequestError        a request breaks the contract; names the field
     │   ├── AmbiguousRefError      a prefix of an id fits several experiments
     │   └── FilterError            a filter is wrong; names the place in it
@@ -57,6 +58,10 @@ class ListenError(StartError):
 
 class TokenFileError(StartError):
     """A file of tokens, keys or certificates cannot be used."""
+
+
+class TracesError(StartError):
+    """Traces cannot be sent as asked."""
 
 
 class InvalidRequestError(CollectorError):
@@ -195,5 +200,6 @@ __all__ = [
     "TokenFileError",
     "TooManyStreamsError",
     "TooSlowError",
+    "TracesError",
     "UnsupportedError",
 ]

@@ -15,7 +15,8 @@ import orjson
 from collector.errors import InvalidRequestError
 from collector.filters.meaning import Condition, read_filter
 from collector.filters.sql import Sql, compile_filter
-from collector.index import Entry, entry_from_record
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import Found, SqliteIndex
 from collector.index_values import Value
 from collector.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -263,7 +264,7 @@ def _running_index(store: Store, views: Views, query: Query) -> SqliteIndex | No
         entries.append(replace(entry_from_record(number, 0, 0, Line(record, verified=True)), experiment_id=name))
     if not entries:
         return None
-    index = SqliteIndex(None, lambda entry: records[entry.experiment_id])
+    index = SqliteIndex(None, lambda _offset, _length: b"", lambda entry: records[entry.experiment_id])
     index.put(entries)
     return index
 

@@ -24,6 +24,8 @@ SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].ful
 
 # Ended streams need a moment to be told; what hangs longer is cut.
 _GRACE_S = 5.0
+# What the last statuses take to their clients, once nothing else is to be done.
+_LAST_WORDS_S = 0.5
 
 
 class Server:
@@ -109,7 +111,11 @@ class Server:
             return
         self._health.enter_graceful_shutdown()
         self.gate.drain()
-        self._server.stop(_GRACE_S).wait()
+        stopped = self._server.stop(_GRACE_S)
+        # Who watches the server's health never hangs up: only calls of ours are waited for.
+        self.gate.wait_idle(_GRACE_S)
+        if not stopped.wait(_LAST_WORDS_S):
+            self._server.stop(0).wait()
         self._pool.shutdown(wait=False)
         self.store.close()
 

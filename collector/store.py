@@ -38,7 +38,8 @@ from collector.batches import Batch, Running, Stored
 from collector.catalog import Catalog
 from collector.errors import ReadOnlyError
 from collector.files import FileLayer
-from collector.index import Entry, entry_from_record
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
 from collector.lease import DEFAULT_LEASE_S
@@ -202,7 +203,7 @@ class Store:
                 return there
             offset = catalog.log.append(line)
             number = catalog.known().count()
-            entry = entry_from_record(number, offset, len(line), Line(record, verified=True))
+            entry = entry_from_record(number, offset, len(line), Line(record, verified=True), line)
             catalog.add(entry)
         self._tell_of_dropped(record)
         return entry

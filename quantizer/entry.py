@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, version_option
+from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, traces_option, version_option
 from qlog.v1.configuration import config_command, configurable
 from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
@@ -127,6 +127,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
 )
 @statistics_option
 @metrics_options
+@traces_option
 @log_options()
 @click.pass_context
 def serve(context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **rest: Any) -> None:
@@ -143,7 +144,7 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
     from quantizer.serve import ServeOptions, serve_until_stopped
 
     load(files_of(statistics))
-    names = ("output_root", "log_format", "log_level", "metrics_host", "metrics_port")
+    names = ("output_root", "log_format", "log_level", "metrics_host", "metrics_port", "otlp_endpoint")
     serve_until_stopped(ServeOptions(where, model_root, devices, **{name: rest[name] for name in names}), settings)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.longrunning import operations_pb2_grpc
@@ -38,6 +39,9 @@ from quantizer.service import DOMAIN, Operations, Quantizer, Streams
 from quantizer.settings import Settings
 from quantizer.worker import work
 
+if TYPE_CHECKING:
+    from qlog.v1.serving.traces import Tracing
+
 logger = logging.getLogger(__name__)
 
 STOPPED = "the quantizer was stopped"
@@ -63,6 +67,7 @@ class ServeOptions:
     log_level: str = "info"
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    otlp_endpoint: str | None = None
 
 
 class QuantizerServer:
@@ -85,6 +90,7 @@ class QuantizerServer:
             self.access = access_of(options.listening)
         except CredentialsError as error:
             raise QuantizerError(str(error)) from None
+        self._tracing = _traced(options)
         self.devices: tuple[Device, ...] = find_devices(options.devices)
         self._log = log
         self._local = LocalEndpoint(settings.log_dir)
@@ -120,6 +126,8 @@ class QuantizerServer:
             self._metering = Metering("quantizer", ROLES)
             self._metering.registry.register(QuantizerMetrics(self.jobs, self.recorder))
             observers.append(self._metering.calls)
+        if self._tracing is not None:
+            observers.append(self._tracing)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
             interceptors=[Calls(self.access, ROLES, DOMAIN, observers)],
@@ -173,6 +181,8 @@ class QuantizerServer:
         self._server.stop(SERVER_GRACE_S).wait()
         if self._metering is not None:
             self._metering.stop()
+        if self._tracing is not None:
+            self._tracing.stop()
         self.recorder.close()
 
     def _record_unbegun(self, job: Job) -> None:
@@ -180,6 +190,17 @@ class QuantizerServer:
         recording = self.recorder.recording(job.experiment_id)
         recording.record(Began.now(job.experiment_id, job.command, job.config.record(), {}))
         recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
+
+
+def _traced(options: ServeOptions) -> "Tracing | None":
+    from qlog.v1.serving.traces import Tracing, TracingError, traces_are_asked_for
+
+    if not traces_are_asked_for(options.otlp_endpoint):
+        return None
+    try:
+        return Tracing("quantizer", options.otlp_endpoint)
+    except TracingError as error:
+        raise QuantizerError(str(error)) from None
 
 
 def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
@@ -201,9 +222,13 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
             raise KeyboardInterrupt
         stops.put(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    server = QuantizerServer(options, settings, log=logger.info)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server = QuantizerServer(options, settings, log=logger.info)
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
     signal.signal(signal.SIGHUP, lambda number, _frame: stops.put(number))
     where = settings.collector or f"the local store in {settings.log_dir}"
     names = ", ".join(device.name for device in server.devices)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.logs import start_logging
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceStub
@@ -56,3 +58,15 @@ def test_calls_are_counted_and_submissions_are_told(server: QuantizerServer, log
     assert [(call["method"], call["who"], call["subjects"], call["code"]) for call in calls] == [
         ("SubmitExperiment", "anonymous", [HOSTILE], "INVALID_ARGUMENT")
     ]
+
+
+def test_a_quantizer_says_that_it_stops(server: QuantizerServer) -> None:
+    """Healthy and described by reflection; NOT_SERVING for whoever watches, as soon as it takes no more jobs."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        names = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+        assert {"qlog.v1.QuantizerService", "google.longrunning.Operations", "grpc.health.v1.Health"} <= names
+        asked = health_pb2.HealthCheckRequest(service="qlog.v1.QuantizerService")
+        healths = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=60)
+        assert next(healths).status == health_pb2.HealthCheckResponse.SERVING
+        server.stop()
+        assert next(healths).status == health_pb2.HealthCheckResponse.NOT_SERVING

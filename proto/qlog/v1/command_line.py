@@ -122,6 +122,17 @@ def metrics_options(command: _Command) -> _Command:
     )(command)
 
 
+def traces_option(command: _Command) -> _Command:
+    """Decorate a server's command with --otlp_endpoint."""
+    return click.option(
+        "otlp_endpoint",
+        "--otlp_endpoint",
+        "--otlp-endpoint",
+        metavar="URL",
+        help="Send traces by OTLP over gRPC, as http://HOST:4317; takes the extra otel.  [default: none]",
+    )(command)
+
+
 def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
     """Tell what click refuses; the exit code.
 
@@ -167,5 +178,6 @@ __all__ = [
     "log_options",
     "metrics_options",
     "refusal",
+    "traces_option",
     "version_option",
 ]
