@@ -1,17 +1,17 @@
 """What is known of every line: the log, its index, and what is said beside it, kept in step."""
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from collector.annotations import Annotation
-from collector.errors import CollectorError, CorruptLineError, RetryError
+from collector.errors import CollectorError, CorruptLineError, RetryError, StoreUnavailableError
 from collector.files import FileLayer
 from collector.index import Entry
-from collector.index_open import mark_of, open_index
+from collector.index_mark import mark_of
+from collector.index_open import open_index
 from collector.index_sqlite import SqliteIndex
 from collector.lines import LineError, decode_line
 from collector.logfile import LogFile
@@ -136,20 +136,21 @@ class Catalog:
         """Index a line that stands in the log, whatever it takes: an experiment without it would be written again."""
         end = self.log.committed
         try:
-            if not self._index.extend(entry.offset, end, [entry], mark_of(self.log, end)):
+            if not self._index.append(entry, end, mark_of(self.log, end)):
                 self.index_new_lines()
-        except (sqlite3.Error, CollectorError) as error:
-            logger.warning("%s failed (%s): the log is indexed anew, in memory", INDEX_NAME, error)
-            self._index.close()
-            self._index = SqliteIndex(None, self.record)
-            self.index_new_lines()
-            self.show(self.meta.numbers())
+        except CollectorError as error:
+            self._reopen(error)
         if self.meta.early:
             self.take_in_meta()
 
     def index_new_lines(self) -> None:
         """Bring the index up to the end of the log, in steps that each are there for good."""
-        end = self.log.committed
+        try:
+            self._index_to(self.log.committed)
+        except StoreUnavailableError as error:
+            self._reopen(error)
+
+    def _index_to(self, end: int) -> None:
         while (start := self._index.indexed()) < end:
             corrupt = sum(self._index_from(start, end))
             if start > 0:
@@ -157,11 +158,21 @@ class Catalog:
 
     def _index_from(self, start: int, end: int) -> Iterator[int]:
         """Index what stands between two places; yields how many corrupt lines each step had."""
-        for step in steps(self.log, start, end, self._index.count()):
-            if not self._index.extend(step.start, step.end, step.entries, mark_of(self.log, step.end)):
+        index = self._index
+        for step in steps(self.log, start, end, index.count(), index.names):
+            if not index.extend(step.start, step.end, step.rows, mark_of(self.log, step.end)):
                 # Another process was faster: go on where it is.
                 return
-            yield sum(entry.corrupt for entry in step.entries)
+            yield step.rows.corrupt
+
+    def _reopen(self, error: object) -> None:
+        """Another index, of all lines and all that is said, elsewhere where this one could not be written."""
+        logger.warning("%s failed (%s): the log is indexed anew", INDEX_NAME, error)
+        self._index.close()
+        elsewhere = self._index.unwritable
+        self._index = open_index(self.log, self.record, read_only=self.read_only, elsewhere=elsewhere)
+        self._index_to(self.log.committed)
+        self._tell(self.meta.numbers())
 
     def take_in_meta(self) -> None:
         """Know what is new in the meta file, and what was said early of a line that is there now."""
@@ -169,6 +180,12 @@ class Catalog:
 
     def show(self, numbers: set[int]) -> None:
         """Have the index say of these lines what the meta file says."""
+        try:
+            self._tell(numbers)
+        except StoreUnavailableError as error:
+            self._reopen(error)
+
+    def _tell(self, numbers: set[int]) -> None:
         for number in numbers:
             try:
                 record = self.meta.amendment(number)
@@ -193,11 +210,7 @@ class Catalog:
     def _renew(self) -> None:
         with self.lock:
             if self._index.unusable():
-                logger.warning("%s was damaged or removed: it is made anew", INDEX_NAME)
-                self._index.close()
-                self._index = open_index(self.log, self.record, read_only=self.read_only)
-                self.index_new_lines()
-                self.show(self.meta.numbers())
+                self._reopen("it was damaged or removed")
 
     def _warn_of_corrupt_lines(self, count: int) -> None:
         if count and (first := self._index.first_corrupt()) is not None:

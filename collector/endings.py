@@ -18,6 +18,7 @@ from collector.index import Entry
 from collector.inflight import Inflight
 from collector.lease import Leases
 from collector.ledger import Codec, Ledger, Receipt, is_unfinished, receipt_of
+from collector.observer import SILENT, StoreObserver
 from collector.records import EVENTS_KEY, UNFINISHED_KEY, Record
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,10 @@ class Endings:
         lost: those whose line says LOST, and may be completed: what is on disk of their events.
     """
 
-    def __init__(self, inflight: Inflight, ledger: Ledger, codec: Codec, lease_s: float) -> None:
+    def __init__(
+        self, inflight: Inflight, ledger: Ledger, codec: Codec, lease_s: float, observer: StoreObserver = SILENT
+    ) -> None:
+        self._observer = observer
         self.running = inflight.running()
         self.lost: dict[str, Running] = {}
         self._inflight = inflight
@@ -191,6 +195,7 @@ class Endings:
             self._leases.put_off(experiment_id, _HOUSEKEEPING_S)
             return
         logger.warning("experiment %s is LOST, with number %d: %s", experiment_id, entry.number, record["error"])
+        self._observer.lost()
         self._leases.forget(experiment_id)
         self.lost[experiment_id] = self.running.pop(experiment_id)
         self._lost_since[experiment_id] = time.monotonic()

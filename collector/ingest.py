@@ -25,6 +25,7 @@ from collector.errors import (
 from collector.inflight import Inflight
 from collector.lease import DEFAULT_LEASE_S
 from collector.ledger import Codec, Done, Ledger, Receipt, is_unfinished
+from collector.observer import SILENT, StoreObserver
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,20 @@ logger = logging.getLogger(__name__)
 class Ingest:
     """The writer; `start` it, `submit` from any thread, `stop` it."""
 
-    def __init__(self, inflight: Inflight, ledger: Ledger, codec: Codec, *, lease_s: float = DEFAULT_LEASE_S) -> None:
+    def __init__(
+        self,
+        inflight: Inflight,
+        ledger: Ledger,
+        codec: Codec,
+        *,
+        lease_s: float = DEFAULT_LEASE_S,
+        observer: StoreObserver = SILENT,
+    ) -> None:
+        self._observer = observer
         self._inflight = inflight
         self._ledger = ledger
         self._codec = codec
-        self._endings = Endings(inflight, ledger, codec, lease_s)
+        self._endings = Endings(inflight, ledger, codec, lease_s, observer)
         self._queue: list[tuple[Batch, Done]] = []
         self._queued_bytes = 0
         self._stopping = False
@@ -147,6 +157,7 @@ class Ingest:
                 logger.error("%s", error)
                 failure = error
             else:
+                self._observer.committed(len(added), sum(batch.count for batch in added))
                 for name, state in staged.items():
                     self._endings.stored(name, state)
                 self._ledger.changed()

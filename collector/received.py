@@ -6,9 +6,7 @@ The bytes are what is stored, so that nothing is made anew on the way to the dis
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
-import grpc
 from qlog.v1 import common_pb2 as pb
 
 from collector import limits
@@ -17,7 +15,6 @@ from collector.errors import InvalidRequestError
 from collector.merged import PREFIX_BYTES, DecodeError, Request, is_plain, texts_of
 from collector.validate import check_event, check_experiment_id, check_place
 
-_METHOD = "/qlog.v1.CollectorService/AppendExperiment"
 _prefix = itemgetter(slice(0, PREFIX_BYTES))
 # Characters: whatever they are, they make no more bytes than a name may have.
 _SHORT = limits.MAX_NAME_BYTES // 4
@@ -112,15 +109,4 @@ def _kind_of(data: bytes, offset: int, place: int, *, last: bool) -> str | None:
     return kind
 
 
-class KeepBytes(grpc.ServerInterceptor):
-    """The innermost interceptor: the ingest gets its requests as `Received`."""
-
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Have one method's requests read by `received`."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler_call_details.method != _METHOD:
-            return handler
-        return grpc.stream_stream_rpc_method_handler(handler.stream_stream, received, handler.response_serializer)
-
-
-__all__ = ["KeepBytes", "Received", "batch_of", "received"]
+__all__ = ["Received", "batch_of", "received"]

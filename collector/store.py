@@ -31,24 +31,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collector.annotations import Annotation
 from collector.batches import Batch, Running, Stored
 from collector.catalog import Catalog
-from collector.checking import check_all
 from collector.errors import ReadOnlyError
 from collector.files import FileLayer
-from collector.fsck import Checked, Finding
-from collector.importing import Candidate, Tally
-from collector.index import Entry, entry_from_record
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
-from collector.ingest import Ingest
 from collector.lease import DEFAULT_LEASE_S
 from collector.ledger import Codec, Done, Ledger, Receipt, receipt_of
 from collector.lines import Line, encode_line
 from collector.lock import StoreLock
-from collector.merging import append_all, fresh_ones
 from collector.names import INFLIGHT_NAME, LOCK_NAME, LOG_NAME
 from collector.observer import SILENT, StoreObserver
 from collector.opening import check_directory, take_lock
@@ -56,6 +53,12 @@ from collector.records import Record
 from collector.snapshot import Snapshot
 from collector.subjects import Subject, subject_of
 from collector.watchers import Watchers
+
+if TYPE_CHECKING:
+    # What only writers and checks need: `qlog list` opens a store for one question.
+    from collector.fsck import Checked, Finding
+    from collector.importing import Candidate, Tally
+    from collector.ingest import Ingest
 
 
 class Store:
@@ -89,12 +92,15 @@ class Store:
                 self._events = Inflight(log_dir / INFLIGHT_NAME, observer)
             files.callback(self._events.close)
             if isinstance(self._events, Inflight):
-                ledger = Ledger(
-                    self._catalog.find, self._append, self._amend, self.watchers.changed, self.watchers.behind
-                )
-                self._ingest = Ingest(self._events, ledger, codec, lease_s=lease_s)
+                self._ingest = self._writing(self._events, codec, lease_s)
                 self._ingest.start()
             self._files = files.pop_all()
+
+    def _writing(self, events: Inflight, codec: Codec, lease_s: float) -> "Ingest":
+        from collector.ingest import Ingest
+
+        ledger = Ledger(self._catalog.find, self._append, self._amend, self.watchers.changed, self.watchers.behind)
+        return Ingest(events, ledger, codec, lease_s=lease_s, observer=self._observer)
 
     def close(self) -> None:
         """Store what was submitted, close the files, give up the lock."""
@@ -157,13 +163,15 @@ class Store:
             catalog.show(self.meta.annotate(subject, after, _now()))
         self.watchers.changed()
 
-    def take_in(self, group: list[Candidate], tally: Tally) -> None:
+    def take_in(self, group: "list[Candidate]", tally: "Tally") -> None:
         """Append lines of another store that are not here yet; on disk when this returns.
 
         Raises:
             ReadOnlyError: the store was opened for reading only.
             RetryError: none of these could be written.
         """
+        from collector.merging import append_all, fresh_ones
+
         running = self._writer("experiments").running
         catalog = self._catalog
         with catalog.lock:
@@ -179,7 +187,7 @@ class Store:
                 catalog.take_in_meta()
         self.watchers.changed()
 
-    def _writer(self, what: str) -> Ingest:
+    def _writer(self, what: str) -> "Ingest":
         if self._ingest is None:
             raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no {what}")
         return self._ingest
@@ -195,7 +203,7 @@ class Store:
                 return there
             offset = catalog.log.append(line)
             number = catalog.known().count()
-            entry = entry_from_record(number, offset, len(line), Line(record, verified=True))
+            entry = entry_from_record(number, offset, len(line), Line(record, verified=True), line)
             catalog.add(entry)
         self._tell_of_dropped(record)
         return entry
@@ -262,8 +270,10 @@ class Store:
         ended = self._catalog.find(experiment_id) is not None
         return self._events.read(experiment_id, offset, max_bytes=max_bytes, fresh=ended)
 
-    def check(self, checked: Checked) -> Iterator[Finding]:
+    def check(self, checked: "Checked") -> "Iterator[Finding]":
         """Read everything that is committed now, and tell what is wrong: see `collector.fsck`."""
+        from collector.checking import check_all
+
         self.refresh()
         checked.running = len(self.running())
         yield from check_all(self._catalog, lambda name: name in self.running(), checked)

@@ -40,6 +40,16 @@ def check_experiment_id(experiment_id: str, field: str = "experiment_id") -> str
     return lower
 
 
+def check_length(text: str, most: int, field: str) -> None:
+    """Refuse what is longer than it may be.
+
+    Raises:
+        InvalidRequestError: it is.
+    """
+    if len(text) > most:
+        raise InvalidRequestError(field, f"{field} has {len(text)} characters, at most {most}")
+
+
 def check_place(kind: str | None, offset: int, place: int, *, last: bool) -> None:
     """Check that begin is the first event of an experiment, and finish the last of a request.
 
@@ -200,4 +210,4 @@ def _check_count(items: Sequence[object], most: int, where: str) -> None:
         raise InvalidRequestError(where, f"{where}: {len(items)} entries, at most {most}")
 
 
-__all__ = ["check_event", "check_experiment_id", "check_fields", "check_place"]
+__all__ = ["check_event", "check_experiment_id", "check_fields", "check_length", "check_place"]

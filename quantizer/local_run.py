@@ -30,9 +30,15 @@ class TerminatedError(KeyboardInterrupt):
 
 
 def run_here(
-    config: RunConfig, *, command: str, log_dir: Path, collector: str | None, credentials: Credentials | None = None
+    config: RunConfig,
+    *,
+    command: str,
+    log_dir: Path,
+    collector: str | None,
+    credentials: Credentials | None = None,
+    language: str = "en",
 ) -> None:
-    """Run one experiment, or one for each alpha with one calibration, and print the summaries.
+    """Run one experiment, or one for each alpha with one calibration, and print the summaries in a language.
 
     Raises:
         SpecError: something that it needs is not there; nothing has been written.
@@ -84,7 +90,7 @@ def run_here(
             console.end()
             # Of a sweep that was stopped, what it had done.
             for experiment_id, outcome in outcomes.items():
-                click.echo(summary(outcome, recorder.delivery(experiment_id)))
+                click.echo(summary(outcome, recorder.delivery(experiment_id), language))
     finally:
         console.end()
         local.close()
