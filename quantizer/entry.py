@@ -135,6 +135,15 @@ def run(
     help="Jobs read models and data below this directory and nowhere else.",
 )
 @click.option(
+    "output_root",
+    "--output_root",
+    "--output-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Jobs keep quantized models (--pretrained_dir) below this directory, and write nowhere else.  [default: they "
+    "keep none]",
+)
+@click.option(
     "--devices",
     default="auto",
     show_default=True,
@@ -151,7 +160,7 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
 
     \b
     Examples:
-      quantizer serve --model_root models
+      quantizer serve --model_root models --output_root models/quantized
       quantizer serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
       quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
       quantizer serve --config /etc/qlog/quantizer.toml --log_format json
@@ -160,7 +169,7 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
     from quantizer.serve import ServeOptions, serve_until_stopped
 
     load(files_of(statistics))
-    names = ("log_format", "log_level", "metrics_host", "metrics_port", "otlp_endpoint")
+    names = ("output_root", "log_format", "log_level", "metrics_host", "metrics_port", "otlp_endpoint")
     serve_until_stopped(ServeOptions(where, model_root, devices, **{name: rest[name] for name in names}), settings)
 
 
