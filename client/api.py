@@ -146,13 +146,21 @@ class CollectorApi(_Api):
             if not token:
                 return
 
-    def export(self, filter_text: str = "", *, as_shown: bool = False) -> Iterator[bytes]:
+    def export(self, filter_text: str = "", *, as_shown: bool = False, start: int = 0) -> Iterator[bytes]:
         """The lines of the log as they stand there, cut anywhere; `as_shown`: with what was said of each since.
+
+        Args:
+            start: the byte of the log to begin with; of the whole log as it stands.
 
         Raises:
             QlogError: the call failed.
         """
-        request = pb.ExportExperimentsRequest(filter=filter_text, format=pb.EXPORT_FORMAT_JSONL, as_shown=as_shown)
+        request = pb.ExportExperimentsRequest(
+            filter=filter_text,
+            format=pb.EXPORT_FORMAT_JSONL,
+            as_shown=as_shown,
+            resume_token=str(start) if start else "",
+        )
         for response in self._stream(self._stub.ExportExperiments, request):
             yield response.chunk
 

@@ -1,6 +1,6 @@
 """The program `qlog`: reads the command line, and turns every expected error into one line and an exit code."""
 
-import logging
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,15 @@ from typing import Any
 
 import click
 from qlog.v1.command_line import WRONG_USAGE, refusal, version_option
+from qlog.v1.escaping import plain_logging
 
 from client.cli.options import note, shared_options
 from client.errors import InvalidRequestError, QlogError
 from client.text import escape_lines
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+# Between two looks for garbage: what a start imports is none, and Python's own 700 make it a fifth slower.
+_GARBAGE_THRESHOLD = 100_000
 
 # Verb -> module below client.cli that has the command under the name `command`; imported when it is used.
 COMMANDS: Mapping[str, str] = {
@@ -23,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "compare": "compare",
     "watch": "watch",
+    "plot": "plot",
     "export": "export",
     "import": "import_",
     "annotate": "annotate",
@@ -113,7 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's own lines about a peer say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # What the collector inside this process warns of, for a local store.
-    logging.basicConfig(format="qlog: %(message)s", level=logging.WARNING)
+    plain_logging("qlog: ")
+    if arguments is None:
+        gc.set_threshold(_GARBAGE_THRESHOLD)
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code.
@@ -124,7 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError:
         note("the command line holds bytes that are no UTF-8")
         return WRONG_USAGE
-    return _status_of(partial(cli.main, args=given, prog_name="qlog", standalone_mode=False, obj={"arguments": given}))
+    status = _status_of(
+        partial(cli.main, args=given, prog_name="qlog", standalone_mode=False, obj={"arguments": given})
+    )
+    if arguments is None:
+        # The process ends: its memory goes back at once, without a search for garbage in it.
+        gc.freeze()
+    return status
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Every word that tables say, by key, in English and (`client.labels_zh`) in Chinese."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from qlog.v1.language import LANGUAGES, language_of
 
 LABELS: Mapping[str, str] = {
     # columns of a list
@@ -54,13 +57,15 @@ LABELS: Mapping[str, str] = {
     "measured": "measured",
     "scale": "scale",
     "sqnr": "SQNR (dB)",
-    "before_reorder": "range before",
-    "after_reorder": "range after",
+    "before_reorder": "before reordering",
+    "after_reorder": "after reordering",
     "grouping_only": "grouping only",
     "groups": "groups",
     "layers_affected": "layers affected",
     "average_range_reduction": "average range reduction",
     "enabled": "enabled",
+    "layer": "layer",
+    "panels": "panels",
     # results
     "task": "task",
     "metric": "metric",
@@ -106,7 +111,6 @@ LABELS: Mapping[str, str] = {
 }
 
 
-LANGUAGES = ("en", "zh")
 # What the process speaks: one command, one language.
 _spoken: list[Mapping[str, str]] = [LABELS]
 
@@ -121,10 +125,15 @@ def speak(language: str) -> None:
         _spoken[0] = LABELS
 
 
-def language_of(environment: Mapping[str, str]) -> str:
-    """The language that the locale asks for: the first of LC_ALL, LC_MESSAGES, LANG that is set."""
-    locale = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "")
-    return "zh" if locale.lower().startswith("zh") else "en"
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Say what is said in a block in one of LANGUAGES."""
+    before = _spoken[0]
+    speak(language)
+    try:
+        yield
+    finally:
+        _spoken[0] = before
 
 
 def label(key: str) -> str:
@@ -136,4 +145,4 @@ def label(key: str) -> str:
     return _spoken[0][key]
 
 
-__all__ = ["LABELS", "LANGUAGES", "label", "language_of", "speak"]
+__all__ = ["LABELS", "LANGUAGES", "label", "language_of", "speak", "speaking"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 LABELS_ZH: Mapping[str, str] = {
-    "number": "#", "number_of_line": "编号", "id": "id", "time": "时间", "model": "模型", "bits": "位宽",
+    "number": "#", "number_of_line": "编号", "id": "id", "time": "时间", "model": "模型", "bits": "量化",
     "alpha": "alpha", "grouping": "分组", "gptq": "GPTQ", "accuracy": "准确率", "perplexity": "困惑度",
     "status": "状态", "duration": "时长",
     "experiment": "实验", "experiments": "实验", "configuration": "配置", "model_facts": "模型", "results": "最终结果",
@@ -15,9 +15,10 @@ LABELS_ZH: Mapping[str, str] = {
     "command": "命令", "error": "错误", "schema_version": "格式版本", "progress": "进度",
     "tensor": "张量", "before_clipping": "裁剪前", "after_clipping": "裁剪后", "range": "范围",
     "range_before": "裁剪前范围", "range_after": "裁剪后范围", "range_reduction": "范围缩小", "clipped": "裁剪比例",
-    "measured": "实测", "scale": "scale", "sqnr": "SQNR (dB)", "before_reorder": "重排前范围",
-    "after_reorder": "重排后范围", "grouping_only": "仅分组", "groups": "组数", "layers_affected": "影响层数",
+    "measured": "实测", "scale": "scale", "sqnr": "SQNR (dB)", "before_reorder": "重排前",
+    "after_reorder": "重排后", "grouping_only": "仅分组", "groups": "组数", "layers_affected": "影响层数",
     "average_range_reduction": "平均范围缩小", "enabled": "启用",
+    "layer": "层", "panels": "图",
     "task": "评测任务", "metric": "指标", "value": "值", "stderr": "± 标准误", "documents": "文档数", "shots": "示例数",
     "limit": "上限", "version": "版本",
     "key": "键", "difference": "差异", "points": "个百分点", "exceeds": "超过标准误", "within": "在标准误之内",

@@ -2,61 +2,23 @@
 
 import math
 import re
-import unicodedata
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from qlog.v1.escaping import HARMFUL, escape, harmless_json
+from qlog.v1.language import pad, width
 from qlog.v1.records import non_finite
 
-# What could steer a terminal or turn text around: C0, DEL, C1, line and paragraph separators, bidirectional controls,
-# lone surrogates.
-_HARMFUL = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-_CONTROL = re.compile(f"[{_HARMFUL}]")
-_CONTROL_BUT_LINE = re.compile(f"[{_HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
-# JSON allows these as they are; a terminal may act on them.
-_HARMFUL_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_LINE = re.compile(f"[{HARMFUL}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 _NOTHING = "-"
 # Whole numbers below it are shown in full: counts.
 _ALL_DIGITS = 1e15
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
-def escape(text: str) -> str:
-    r"""One line of text that is safe on a terminal: control characters as \n, \x1b, \u202e."""
-    return _CONTROL.sub(_escaped, text)
-
-
 def escape_lines(text: str) -> str:
     """The same for text of several lines: line feeds stay."""
-    return _CONTROL_BUT_LINE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
-
-
-def harmless_json(text: str) -> str:
-    """The same JSON, with what a terminal may act on as \\u escapes."""
-    return _HARMFUL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def width(text: str) -> int:
-    """Columns on a terminal: two for East Asian wide characters, none for combining ones."""
-    if text.isascii():
-        return len(text)
-    return sum(_character_width(character) for character in text)
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """The text in so many columns, at the left or at the right of them."""
-    space = " " * (columns - width(text))
-    return space + text if right else text + space
+    return _CONTROL_BUT_LINE.sub(lambda match: escape(match[0]), text)
 
 
 def as_text(value: Any) -> str:

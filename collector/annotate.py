@@ -18,8 +18,9 @@ def change_from_request(request: collector_pb2.AnnotateExperimentRequest) -> Cal
         InvalidRequestError: names the field. The change raises it too, where there would be too many tags.
     """
     added, removed = list(dict.fromkeys(request.add_tags)), set(request.remove_tags)
-    if len(request.add_tags) > MAX_TAGS or len(request.remove_tags) > 10 * MAX_TAGS:
-        raise InvalidRequestError("add_tags", f"{len(request.add_tags)} tags: at most {MAX_TAGS} an experiment")
+    for field, tags, most in (("add_tags", added, MAX_TAGS), ("remove_tags", removed, 10 * MAX_TAGS)):
+        if len(tags) > most:
+            raise InvalidRequestError(field, f"{field} has {len(tags)} tags, at most {most}")
     for place, tag in enumerate(request.add_tags):
         _check_tag(tag, f"add_tags[{place}]")
         if tag in removed:

@@ -18,6 +18,7 @@ from collector.index import Entry
 from collector.inflight import Inflight
 from collector.lease import Leases
 from collector.ledger import Codec, Ledger, Receipt, is_unfinished, receipt_of
+from collector.observer import SILENT, StoreObserver
 from collector.records import EVENTS_KEY, UNFINISHED_KEY, Record
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,10 @@ class Endings:
         lost: those whose line says LOST, and may be completed: what is on disk of their events.
     """
 
-    def __init__(self, inflight: Inflight, ledger: Ledger, codec: Codec, lease_s: float) -> None:
+    def __init__(
+        self, inflight: Inflight, ledger: Ledger, codec: Codec, lease_s: float, observer: StoreObserver = SILENT
+    ) -> None:
+        self._observer = observer
         self.running = inflight.running()
         self.lost: dict[str, Running] = {}
         self._inflight = inflight
@@ -74,13 +78,19 @@ class Endings:
     def status(self, experiment_id: str) -> Receipt:
         """What is on disk of an experiment; nothing of one never heard of."""
         # A line is indexed before its experiment stops running: asked in this order, one of the two answers.
-        state = self.running.get(experiment_id) or self.lost.get(experiment_id, Running())
+        if (running := self.running.get(experiment_id)) is not None and not running.finished:
+            return Receipt(running.committed)
+        state = running or self.lost.get(experiment_id, Running())
         entry = self._ledger.find(experiment_id)
         return Receipt(state.committed) if entry is None else receipt_of(entry, state.committed)
 
     def state(self, experiment_id: str) -> Running:
         """How far an experiment has come that is not over."""
         return self.running.get(experiment_id) or self.lost.get(experiment_id) or Running()
+
+    def line_of(self, experiment_id: str) -> Entry | None:
+        """The line of an experiment, if it has one. For the writing thread, which alone ends what runs."""
+        return None if experiment_id in self.running else self._ledger.find(experiment_id)
 
     def heard(self, experiment_id: str) -> None:
         """Its sender lives."""
@@ -93,7 +103,7 @@ class Endings:
 
     def stored(self, experiment_id: str, state: Running) -> None:
         """More of its events are on disk."""
-        entry = self._ledger.find(experiment_id)
+        entry = self.line_of(experiment_id)
         if entry is None:
             self.running[experiment_id] = state
             self.heard(experiment_id)
@@ -185,6 +195,7 @@ class Endings:
             self._leases.put_off(experiment_id, _HOUSEKEEPING_S)
             return
         logger.warning("experiment %s is LOST, with number %d: %s", experiment_id, entry.number, record["error"])
+        self._observer.lost()
         self._leases.forget(experiment_id)
         self.lost[experiment_id] = self.running.pop(experiment_id)
         self._lost_since[experiment_id] = time.monotonic()

@@ -1,35 +1,37 @@
-"""The command line: `collector serve`."""
+"""The command line: `collector serve` and `collector config`."""
 
-import logging
-import math
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from qlog.v1.command_line import counted, listen_options, refusal, version_option
+from click.core import ParameterSource
+from qlog.v1.command_line import (
+    Seconds,
+    complain,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
+from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
 
-from collector.errors import CollectorError, ListenError, StoreAccessError
+from collector.errors import CollectorError, ListenError
 from collector.lease import DEFAULT_LEASE_S
 
 if TYPE_CHECKING:
     from qlog.v1.serving.listening import Listening
 
-_ENDS = (signal.SIGTERM, signal.SIGINT)
-_WAITED = (*_ENDS, signal.SIGHUP)
 _DEFAULT_LOG_DIR = "logs"
 _LEASES_S = (1.0, 366 * 86400.0)
-_LOG_DIR_HELP = "Directory of the store (QLOG_LOG_DIR).  [default: logs]"
+_LOG_DIR_HELP = "Directory of the store."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def _number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # Within any range, by comparison.
-        raise click.BadParameter("nan is no number of seconds")
-    return value
 
 
 @click.group(
@@ -37,10 +39,11 @@ def _number(_context: click.Context, _parameter: click.Parameter, value: float) 
 Examples:
   collector serve
   collector serve --log_dir /var/lib/qlog --port 50551
-  collector serve --host 0.0.0.0 --insecure""",
+  collector serve --host 0.0.0.0 --insecure
+  collector config --config collector.toml""",
     context_settings=_CONTEXT,
 )
-@click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
+@click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=f"{_LOG_DIR_HELP}  [default: logs]")
 @version_option("collector")
 @click.pass_context
 def cli(context: click.Context, log_dir: str | None) -> None:
@@ -48,22 +51,45 @@ def cli(context: click.Context, log_dir: str | None) -> None:
     context.obj = log_dir
 
 
-@cli.command(
+def _log_dir(context: click.Context, option: click.Parameter, value: str) -> str:
+    """What stands after the verb, else what stands before it, else the variable, the file, the default."""
+    source = context.get_parameter_source("log_dir")
+    if context.obj and not (value and source is ParameterSource.COMMANDLINE):
+        context.set_parameter_source("log_dir", ParameterSource.COMMANDLINE)
+        return str(context.obj)
+    return value or str(option.value_from_envvar(context) or _DEFAULT_LOG_DIR)
+
+
+@click.command(
     epilog="""\b
 Examples:
   collector serve                                 on 127.0.0.1:50551, the store in ./logs
   collector serve --port 0                        any free port, told on the first line
   collector serve --log_dir /var/lib/qlog --lease_s 3600
+  collector serve --config /etc/qlog/collector.toml --log_format json
+  collector serve --metrics_port 9464             metrics for Prometheus
   collector serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
   collector serve --host 0.0.0.0 --insecure       other machines too, unencrypted, without tokens
 
 \b
 Without TLS and tokens only this machine is listened to. A token file has a line for each token, as
 `writer gpu1 TOKEN` or `reader,admin ann TOKEN`, and mode 0600; it is read again when it changes and on SIGHUP.
-A reader queries, a writer appends, an admin does everything."""
+A reader queries, a writer appends, an admin does everything.""",
+    context_settings=_CONTEXT,
 )
 @listen_options(50551)
-@click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=_LOG_DIR_HELP)
+@click.option(
+    "log_dir",
+    "--log_dir",
+    "--log-dir",
+    metavar="DIR",
+    envvar="QLOG_LOG_DIR",
+    show_envvar=True,
+    default=_DEFAULT_LOG_DIR,
+    show_default=True,
+    callback=_log_dir,
+    help=_LOG_DIR_HELP,
+)
 @click.option(
     "allow_network_fs",
     "--allow_network_fs",
@@ -75,68 +101,60 @@ A reader queries, a writer appends, an admin does everything."""
     "lease_s",
     "--lease_s",
     "--lease-s",
-    type=click.FloatRange(*_LEASES_S),
+    type=Seconds(*_LEASES_S),
     metavar="SECONDS",
     default=DEFAULT_LEASE_S,
     show_default=True,
-    callback=_number,
     help="An experiment that is not heard of for so long is recorded as LOST; one that runs is heard of every 30 s.",
 )
-@click.pass_obj
-def serve(
-    group_log_dir: str | None, /, log_dir: str | None, allow_network_fs: bool, lease_s: float, **listening: Any
-) -> None:
+@metrics_options
+@traces_option
+@log_options()
+def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
+    where = _checked(rest)
+    from collector.serve import ServeOptions, serve_until_stopped
+
+    serve_until_stopped(
+        ServeOptions(
+            listening=where,
+            log_dir=Path(log_dir),
+            allow_network_fs=allow_network_fs,
+            lease_s=lease_s,
+            log_format=rest["log_format"],
+            log_level=rest["log_level"],
+            metrics_host=rest["metrics_host"],
+            metrics_port=rest["metrics_port"],
+            otlp_endpoint=rest["otlp_endpoint"] or None,
+        )
+    )
+
+
+def _checked(values: dict[str, Any]) -> "Listening":
+    """Where to listen, refused where it may not be listened.
+
+    Raises:
+        click.UsageError: others would reach a server that asks nobody who they are.
+        ListenError: there is no such address.
+    """
     # gRPC's own lines about a busy port say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from qlog.v1.serving.listening import Listening, ListeningError, OpenListeningError
 
-    where = Listening(**listening)
+    where = Listening(**{field.name: values[field.name] for field in fields(Listening)})
     try:
         where.check()
+        if values["metrics_port"] is not None:
+            replace(where, host=values["metrics_host"]).check(option="--metrics_host")
     except OpenListeningError as error:
         raise click.UsageError(str(error)) from None
     except ListeningError as error:
         raise ListenError(str(error)) from None
-    directory = Path(log_dir or group_log_dir or os.environ.get("QLOG_LOG_DIR") or _DEFAULT_LOG_DIR)
-    # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
-    # instructions of this thread, where it can take no lock.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
-    try:
-        _serve(where, directory, allow_network_fs=allow_network_fs, lease_s=lease_s)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return where
 
 
-def _serve(listening: "Listening", directory: Path, *, allow_network_fs: bool, lease_s: float) -> None:
-    from qlog.v1.serving.access import TokenAccess
-
-    from collector.fold import CODEC
-    from collector.server import Server
-    from collector.store import open_store
-
-    try:
-        store = open_store(directory, CODEC, allow_network_fs=allow_network_fs, lease_s=lease_s)
-    except PermissionError as error:
-        raise StoreAccessError(
-            f"the log directory {directory} cannot be written: {error.strerror}; choose another with --log_dir"
-        ) from None
-    try:
-        server = Server(store, listening, reflection=True)
-    except BaseException:
-        store.close()
-        raise
-    server.start()
-    store.announce(server.local_endpoint, guarded=listening.tls or listening.asks)
-    index = store.index()
-    corrupt = f" ({index.corrupt_count()} corrupt)" if index.corrupt_count() else ""
-    held = counted(index.count(), "experiment")
-    click.echo(f"collector: listening on {server.endpoint}, store {store.path}, {held}{corrupt}")
-    sys.stdout.flush()
-    while signal.sigwait(_WAITED) == signal.SIGHUP:
-        if isinstance(server.access, TokenAccess):
-            server.access.reload()
-    server.stop()
+cli.add_command(configurable(serve, "QLOG_COLLECTOR"))
+cli.add_command(config_command("collector", serve, lambda context: _checked(context.params)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
+    plain_logging("collector: ")
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="collector", standalone_mode=False)
     except click.ClickException as error:
@@ -162,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"collector: {' '.join(text.split())}", err=True)
+    complain("collector", text, prefix="collector: ")
 
 
 if __name__ == "__main__":

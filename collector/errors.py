@@ -6,7 +6,8 @@
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
     │   ├── ListenError            the address cannot be listened on
-    │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   ├── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   └── TracesError            traces cannot be sent as asked
     ├── InvalidRequestError        a request breaks the contract; names the field
     │   ├── AmbiguousRefError      a prefix of an id fits several experiments
     │   └── FilterError            a filter is wrong; names the place in it
@@ -16,6 +17,9 @@
     ├── ReadOnlyError              the store was opened for reading only
     ├── CorruptLineError           the experiment's line is damaged
     ├── ResponseTooLargeError      the answer is larger than a client takes
+    ├── TooSlowError               the answer takes longer than a call without a deadline may
+    ├── GoneError                  whoever called has gone
+    ├── RequestTooLargeError       a message is larger than is taken
     ├── UnsupportedError           a call that this version does not have
     └── RetryError                 worth trying again after a while
         ├── StoreFullError         no space left on the store's disk
@@ -54,6 +58,10 @@ class ListenError(StartError):
 
 class TokenFileError(StartError):
     """A file of tokens, keys or certificates cannot be used."""
+
+
+class TracesError(StartError):
+    """Traces cannot be sent as asked."""
 
 
 class InvalidRequestError(CollectorError):
@@ -119,6 +127,18 @@ class ResponseTooLargeError(CollectorError):
     """The answer is larger than a client takes."""
 
 
+class TooSlowError(CollectorError):
+    """The answer takes longer than a call without a deadline may."""
+
+
+class GoneError(CollectorError):
+    """Whoever called has gone."""
+
+
+class RequestTooLargeError(CollectorError):
+    """A message is larger than is taken."""
+
+
 class UnsupportedError(CollectorError):
     """A call that this version does not have."""
 
@@ -162,6 +182,7 @@ __all__ = [
     "DrainingError",
     "EndedError",
     "FilterError",
+    "GoneError",
     "InvalidRequestError",
     "ListenError",
     "LockedError",
@@ -169,6 +190,7 @@ __all__ = [
     "NotFoundError",
     "OffsetGapError",
     "ReadOnlyError",
+    "RequestTooLargeError",
     "ResponseTooLargeError",
     "RetryError",
     "StartError",
@@ -177,5 +199,7 @@ __all__ = [
     "StoreUnavailableError",
     "TokenFileError",
     "TooManyStreamsError",
+    "TooSlowError",
+    "TracesError",
     "UnsupportedError",
 ]

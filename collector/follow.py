@@ -153,7 +153,7 @@ class Follower:
         try:
             one, lines, cursors = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
             places = [*cursors.values(), 0 if lines is None else lines]
-            valid = all(isinstance(place, int) and place >= 0 for place in places) and (lines is None) == bool(one)
+            valid = all(type(place) is int and 0 <= place < 2**63 for place in places) and (lines is None) == bool(one)
         except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
             valid, one, lines, cursors = False, None, None, {}
         if not valid:

@@ -1,19 +1,18 @@
 """What is known of every line of the log without reading it again.
 
-The whole of the reading side stands on this one interface: an index is filled line by line, in order, by the pass over
-the file at open and by each append after it; lists and look-ups read it; full records are read from the file at an
-entry's place. It holds nothing that is not in the files, so it can be thrown away and made anew.
+The whole of the reading side stands on it: an index is filled line by line, in order, by a pass over the file at open
+and by each append after it; lists and look-ups read it; full records are read from the file at an entry's place. It
+holds nothing that is not in the files, so it can be thrown away and made anew.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
 
 from collector.annotations import Annotation
-from collector.lines import Line, LineError, decode_line
-from collector.records import EVENTS_KEY, Record
+from collector.index_cut import Cut
+from collector.records import Record
 
 _NOTHING_SAID = Annotation()
 
@@ -33,6 +32,7 @@ class Entry:
         error: why it cannot be read; empty where it can.
         annotation: what was said of it after it ended.
         record: the full record, only while the line is being indexed.
+        cut: how the summary is cut out of the line, only while it is being indexed.
     """
 
     number: int
@@ -46,6 +46,7 @@ class Entry:
     error: str = ""
     annotation: Annotation = _NOTHING_SAID
     record: Record | None = field(default=None, compare=False, repr=False)
+    cut: Cut | None = field(default=None, compare=False, repr=False)
 
     @property
     def corrupt(self) -> bool:
@@ -56,38 +57,6 @@ class Entry:
         """The record without its statistics."""
         record: Record = orjson.loads(self.summary)
         return record
-
-
-def entry_from_line(number: int, offset: int, length: int, line: bytes | None) -> Entry:
-    """Read a line as far as the index needs it; None is a line too long to be read."""
-    if line is None:
-        return Entry(number, offset, length, error=f"the line at byte {offset} is too long: {length} bytes")
-    try:
-        return entry_from_record(number, offset, length, decode_line(line))
-    except (LineError, orjson.JSONEncodeError) as error:
-        return Entry(number, offset, length, error=f"the line at byte {offset} is corrupt: {error}")
-
-
-def entry_from_record(number: int, offset: int, length: int, line: Line) -> Entry:
-    """The entry of a record that has been read."""
-    record = dict(line.record)
-    stats = record.get("activation_stats")
-    count = 0
-    if isinstance(stats, dict):
-        del record["activation_stats"]
-        count = sum(isinstance(value, dict) for value in stats.values())
-    experiment_id, events = record.get("experiment_id"), record.get(EVENTS_KEY)
-    return Entry(
-        number,
-        offset,
-        length,
-        experiment_id=experiment_id if isinstance(experiment_id, str) else "",
-        summary=orjson.dumps(record),
-        layer_stats_count=count,
-        events=events if isinstance(events, int) and not isinstance(events, bool) and events >= 0 else None,
-        verified=line.verified,
-        record=line.record,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,28 +80,6 @@ class LogMark:
 class Index(Protocol):
     """The reading side's view of the log."""
 
-    def indexed(self) -> int:
-        """Bytes of the log that have been indexed."""
-
-    def extend(self, start: int, end: int, entries: Sequence[Entry], log: LogMark) -> bool:
-        """Add the lines between two places of the log; their numbers go on from the count so far.
-
-        Returns:
-            False, with nothing done, where the index does not end at `start` any more: another process went on with it.
-        """
-
-    def annotate(self, number: int, annotation: Annotation) -> None:
-        """Say of a line what was said of it; replaces what was said before."""
-
-    def amend(self, number: int, record: Record) -> None:
-        """Replace what is known of a line's content; its place in the file stays."""
-
-    def mark(self, name: str) -> str:
-        """How far a file other than the log was taken in, in the words of whoever does that; empty: not at all."""
-
-    def set_mark(self, name: str, text: str) -> None:
-        """Remember that. An index that is made anew has no marks."""
-
     def count(self) -> int:
         """Lines, corrupt ones too."""
 
@@ -152,4 +99,4 @@ class Index(Protocol):
         """Up to `limit` lines from number `start` on, upwards or downwards."""
 
 
-__all__ = ["Entry", "Index", "LogMark", "entry_from_line", "entry_from_record"]
+__all__ = ["Entry", "Index", "LogMark"]

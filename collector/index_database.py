@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from collector import patience
+
 # Kept open between questions; each has a cache of its own.
 _MOST_READERS = 6
 _CACHE_KIB = 4096
@@ -80,9 +82,13 @@ class Database:
 
     @contextmanager
     def read(self, *, whole: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for reading; `whole`: all that is read is of one moment."""
+        """A connection for reading; `whole`: all that is read is of one moment.
+
+        Raises:
+            TooSlowError, GoneError: the call that asks is over; see `collector.patience`.
+        """
         if self._path is None:
-            with self._lock:
+            with self._lock, _interruptible(self._writer):
                 yield self._writer
             return
         with self._readers_lock:
@@ -91,7 +97,8 @@ class Database:
         try:
             if whole:
                 connection.execute("BEGIN")
-            yield connection
+            with _interruptible(connection):
+                yield connection
         finally:
             if connection.in_transaction:
                 connection.execute("COMMIT")
@@ -120,6 +127,23 @@ class Database:
             connection.close()
         with self._lock:
             self._writer.close()
+
+
+@contextmanager
+def _interruptible(connection: sqlite3.Connection) -> Iterator[None]:
+    """End a question when the call that asks it is over."""
+    if not patience.bounded():
+        yield
+        return
+    connection.set_progress_handler(patience.over, patience.SQLITE_STEPS)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            patience.check()
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def remove_database(path: Path) -> None:

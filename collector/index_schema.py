@@ -1,12 +1,15 @@
 """The tables of the index. A change of them, or of what stands in them, is a new VERSION: others are made anew."""
 
+import re
+from collections.abc import Iterator
+
 from collector.index_values import HOT
 
-VERSION = 1
+VERSION = 2
 
 _HOT = ",\n    ".join(f"{column} COLLATE NOCASE" for column in HOT.values())
 
-SCHEMA = f"""
+TABLES = f"""
 -- One row: how far the log was taken in, and the mark (JSON) by which it is recognized.
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -27,6 +30,9 @@ CREATE TABLE lines (
     stats_count INTEGER NOT NULL,
     events INTEGER,
     verified INTEGER NOT NULL,
+    corrupt INTEGER NOT NULL,
+    head INTEGER,
+    tail INTEGER,
     instant REAL,
     archived NOT NULL,
     amended INTEGER NOT NULL DEFAULT 0,
@@ -36,14 +42,11 @@ CREATE TABLE lines (
     note COLLATE NOCASE,
     error COLLATE NOCASE
 );
-CREATE INDEX ids ON lines (experiment_id, number) WHERE experiment_id IS NOT NULL;
-CREATE INDEX archived_lines ON lines (number) WHERE archived = x'74';
-CREATE INDEX annotated_lines ON lines (number) WHERE tags IS NOT NULL OR note IS NOT NULL OR archived = x'74';
-CREATE INDEX amended_lines ON lines (number) WHERE amended = 1;
-CREATE INDEX corrupt_lines ON lines (number) WHERE status = 'CORRUPT';
 
--- `words`: what a bare word is looked for in. `summary`: the record without its statistics.
-CREATE TABLE details (number INTEGER PRIMARY KEY, words TEXT NOT NULL, summary BLOB NOT NULL, corrupt TEXT NOT NULL);
+-- Records without their statistics, as JSON, where they cannot be cut out of the log (`head` is NULL).
+CREATE TABLE summaries (number INTEGER PRIMARY KEY, summary BLOB NOT NULL);
+-- What a bare word is looked for in, and an index of it.
+CREATE TABLE texts (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='trigram', detail='none', columnsize=0);
 
 -- The names that there are: paths of records as JSON lists, statistics of tensors as dotted paths.
@@ -59,17 +62,31 @@ CREATE TABLE layer_values (
     statistic INTEGER NOT NULL, number INTEGER NOT NULL, layout INTEGER NOT NULL, data NOT NULL,
     PRIMARY KEY (statistic, number)
 ) WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
 """  # noqa: S608 - names of our own
 
-COLUMNS = (
-    *("number", "place", "length", "stats_count", "events", "verified", "instant", "archived", "experiment_id"),
-    *HOT.values(),
-    *("tags", "note", "error"),
-)
-INSERT_LINE = f"INSERT INTO lines ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-INSERT_DETAILS = "INSERT INTO details VALUES (?, ?, ?, ?)"
-INSERT_WORDS = "INSERT INTO words (rowid, text) VALUES (?, ?)"
-DELETE_WORDS = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
+# Made last: a table is filled faster without them.
+INDEXES = f"""
+CREATE INDEX ids ON lines (experiment_id, number) WHERE experiment_id IS NOT NULL;
+CREATE INDEX archived_lines ON lines (number) WHERE archived = x'74';
+CREATE INDEX annotated_lines ON lines (number) WHERE tags IS NOT NULL OR note IS NOT NULL OR archived = x'74';
+CREATE INDEX amended_lines ON lines (number) WHERE amended = 1;
+CREATE INDEX corrupt_lines ON lines (number) WHERE corrupt = 1;
+PRAGMA user_version = {VERSION};
+"""
 
-__all__ = ["COLUMNS", "DELETE_WORDS", "INSERT_DETAILS", "INSERT_LINE", "INSERT_WORDS", "SCHEMA", "VERSION"]
+COLUMNS = (
+    *("number", "place", "length", "stats_count", "events", "verified", "corrupt", "head", "tail"),
+    *("instant", "archived", "experiment_id"),
+    *HOT.values(),
+    "error",
+)
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script of this module, one by one: `executescript` would end a transaction."""
+    for statement in re.sub(r"--.*", "", script).split(";"):
+        if statement.strip():
+            yield statement
+
+
+__all__ = ["COLUMNS", "INDEXES", "TABLES", "VERSION", "statements"]

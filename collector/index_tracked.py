@@ -1,46 +1,57 @@
 """Values that filters and orders ask for and no column has: collected when they are first asked for, then kept.
 
 Each path and each statistic has the number up to which its values are complete (`upto`); a question first goes on from
-there. It goes in steps, so that appends are never held up for long.
+there. It goes in steps, so that appends are never held up for long, and so that one who gives up leaves what was done.
 """
 
 import sqlite3
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
+from collector import patience
 from collector.filters.scalars import any_holds, any_text_holds, doubles, has, places_of, unpacked
+from collector.index import Entry
+from collector.index_cut import Read
 from collector.index_database import Database
+from collector.index_entries import ENTRY, entry_of
+from collector.index_statistics import collected, packed
 from collector.index_values import encode, lookup
-from collector.records import NON_FINITE, Json, Record
+from collector.records import Record
 
-# Lines a transaction.
-_STEP, _STATS_STEP = 4000, 200
+# A transaction ends with the line that makes it so long.
+_STEP_LINES, _STEP_BYTES = 4000, 8 << 20
 
-ReadRecord = Callable[[int], Record | None]
+ReadRecord = Callable[[Entry], Record]
+Collect = Callable[[sqlite3.Connection, int, Sequence[Entry]], None]
 
 
 class Tracked:
     """The tables `extra` and `layer_values` of one index.
 
     Args:
-        database: of the index.
-        read_record: the full record of a line; None for a corrupt one.
+        read: bytes of the log, by offset and length.
+        read_record: the full record of an entry that is not corrupt.
     """
 
-    def __init__(self, database: Database, read_record: ReadRecord) -> None:
-        self._database = database
+    def __init__(self, read: Read, read_record: ReadRecord) -> None:
+        self._read = read
         self._read_record = read_record
-        self._layouts: dict[int, tuple[str, ...]] = {}
+        self._database: Database | None = None
+        self._names: dict[int, tuple[str, ...]] = {}
+        self._layouts: dict[tuple[str, ...], int] = {}
+
+    def use(self, database: Database) -> None:
+        """Have the tables in a database, whose connections were registered here."""
+        self._database = database
 
     def register(self, connection: sqlite3.Connection) -> None:
         """Give a connection the functions that `collector.filters.sql` uses."""
 
         def any_layer(layout: int, data: Any, pattern: str, operator: str, literal: bytes) -> bool:
-            places = places_of(pattern, self._names(connection, layout))
+            places = places_of(pattern, self._names_of(connection, layout))
             if isinstance(data, str):
                 return any_text_holds(orjson.loads(data), places, operator, unpacked(literal))
             return any_holds(doubles(data), places, operator, unpacked(literal))
@@ -48,61 +59,86 @@ class Tracked:
         connection.create_function("qlog_has", 3, has, deterministic=True)
         connection.create_function("qlog_any_layer", 5, any_layer)
 
-    def _names(self, connection: sqlite3.Connection, layout: int) -> tuple[str, ...]:
-        names = self._layouts.get(layout)
+    def _names_of(self, connection: sqlite3.Connection, layout: int) -> tuple[str, ...]:
+        names = self._names.get(layout)
         if names is None:
             row = connection.execute("SELECT names FROM layouts WHERE id = ?", (layout,)).fetchone()
-            names = self._layouts[layout] = tuple(orjson.loads(row[0]))
+            names = self._names[layout] = tuple(orjson.loads(row[0]))
         return names
 
     def path(self, keys: Sequence[str]) -> int:
-        """The number of a path, whose values are complete after this."""
-        text = orjson.dumps(list(keys)).decode()
+        """The number of a path, whose values are complete after this.
 
-        def collect(connection: sqlite3.Connection, found: int, start: int, end: int) -> None:
-            rows = connection.execute(
-                "SELECT number, summary FROM details WHERE number >= ? AND number < ?", (start, end)
-            )
+        Raises:
+            TooSlowError, GoneError: the call that asks is over; what was collected is kept.
+        """
+
+        def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
             values = (
-                (found, number, encode(lookup(orjson.loads(summary), keys))) for number, summary in rows if summary
+                (found, entry.number, encode(lookup(orjson.loads(entry.summary), keys)))
+                for entry in entries
+                if entry.summary
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO extra VALUES (?, ?, ?)", (v for v in values if v[2] is not None)
+                "INSERT OR REPLACE INTO extra VALUES (?, ?, ?)", [value for value in values if value[2] is not None]
             )
 
-        return self._complete("paths", "keys", text, _STEP, collect)
+        return self._complete("paths", "keys", orjson.dumps(list(keys)).decode(), collect)
 
     def statistic(self, name: str) -> int:
-        """The number of a statistic, whose values are complete after this."""
+        """The number of a statistic, whose values are complete after this.
 
-        def collect(connection: sqlite3.Connection, found: int, start: int, end: int) -> None:
-            select = "SELECT number FROM lines WHERE number >= ? AND number < ?"
-            for (number,) in connection.execute(select, (start, end)).fetchall():
-                self._put_statistic(connection, found, name, number, self._read_record(number) or {})
+        Raises:
+            TooSlowError, GoneError: the call that asks is over; what was collected is kept.
+        """
 
-        return self._complete("statistics", "name", name, _STATS_STEP, collect)
+        def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
+            self._put(
+                connection,
+                found,
+                name,
+                ((entry.number, self._read_record(entry)) for entry in entries if not entry.corrupt),
+            )
 
-    def _complete(self, table: str, column: str, text: str, step: int, collect: Callable[..., None]) -> int:
+        return self._complete("statistics", "name", name, collect)
+
+    def _complete(self, table: str, column: str, text: str, collect: Collect) -> int:
+        if self._database is None:
+            raise AssertionError("an index uses its database before it is asked")
         select = f"SELECT id, upto, (SELECT count FROM state) FROM {table} WHERE {column} = ?"  # noqa: S608 - ours
         with self._database.read() as connection:
             row = connection.execute(select, (text,)).fetchone()
         while row is None or (row[1] or 0) < row[2]:
-            with self._database.write() as connection:
+            patience.check()
+            with self._database.write() as connection, self._layouts_of_it():
                 connection.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (text,))  # noqa: S608 - ours
                 found, upto, count = connection.execute(select, (text,)).fetchone()
-                end = self._step_end(connection, upto or 0, step, count)
-                collect(connection, found, upto or 0, end)
+                entries = self._step(connection, upto or 0)
+                collect(connection, found, entries)
+                end = entries[-1].number + 1 if entries else count
                 connection.execute(f"UPDATE {table} SET upto = ? WHERE id = ?", (end, found))  # noqa: S608 - ours
             row = (found, end, count)
         return int(row[0])
 
-    @staticmethod
-    def _step_end(connection: sqlite3.Connection, start: int, step: int, count: int) -> int:
-        (last,) = connection.execute(
-            "SELECT max(number) FROM (SELECT number FROM lines WHERE number >= ? ORDER BY number LIMIT ?)",
-            (start, step),
-        ).fetchone()
-        return count if last is None else int(last) + 1
+    @contextmanager
+    def _layouts_of_it(self) -> Iterator[None]:
+        """A transaction that fails takes the layouts with it that it made."""
+        try:
+            yield
+        except BaseException:
+            self._layouts.clear()
+            raise
+
+    def _step(self, connection: sqlite3.Connection, start: int) -> list[Entry]:
+        """Some lines from a number on."""
+        entries, size = [], 0
+        for row in connection.execute(f"{ENTRY} WHERE l.number >= ? ORDER BY l.number LIMIT ?", (start, _STEP_LINES)):
+            entry = entry_of(row, self._read)
+            entries.append(entry)
+            size += entry.length
+            if size >= _STEP_BYTES:
+                break
+        return entries
 
     def amend(self, connection: sqlite3.Connection, number: int, record: Record) -> None:
         """Bring the values of one line up to date; inside of a transaction."""
@@ -113,65 +149,26 @@ class Tracked:
             if value is not None:
                 connection.execute("INSERT INTO extra VALUES (?, ?, ?)", (found, number, value))
         for found, name in connection.execute("SELECT id, name FROM statistics WHERE upto > ?", (number,)).fetchall():
-            self._put_statistic(connection, found, name, number, record)
+            self._put(connection, found, name, iter([(number, record)]))
 
-    def _put_statistic(
-        self, connection: sqlite3.Connection, found: int, name: str, number: int, record: Record
+    def _put(
+        self, connection: sqlite3.Connection, found: int, name: str, records: Iterator[tuple[int, Record]]
     ) -> None:
-        stats = record.get("activation_stats")
-        if not isinstance(stats, dict):
-            return
-        names, values = [], []
-        for tensor, measured in stats.items():
-            value = statistic_of(measured, name)
-            if value is not None:
-                names.append(tensor)
-                values.append(value)
-        if not names:
-            return
-        packed = orjson.dumps(names).decode()
-        connection.execute("INSERT OR IGNORE INTO layouts (names) VALUES (?)", (packed,))
-        (layout,) = connection.execute("SELECT id FROM layouts WHERE names = ?", (packed,)).fetchone()
-        connection.execute(
-            "INSERT OR REPLACE INTO layer_values VALUES (?, ?, ?, ?)", (found, number, layout, _pack(values))
-        )
+        values = []
+        for number, record in records:
+            tensors, numbers = collected(record, name)
+            if tensors:
+                values.append((found, number, self._layout(connection, tensors), packed(numbers)))
+        connection.executemany("INSERT OR REPLACE INTO layer_values VALUES (?, ?, ?, ?)", values)
+
+    def _layout(self, connection: sqlite3.Connection, tensors: tuple[str, ...]) -> int:
+        known = self._layouts.get(tensors)
+        if known is None:
+            text = orjson.dumps(tensors).decode()
+            connection.execute("INSERT OR IGNORE INTO layouts (names) VALUES (?)", (text,))
+            (known,) = connection.execute("SELECT id FROM layouts WHERE names = ?", (text,)).fetchone()
+            self._layouts[tensors] = known
+        return known
 
 
-def statistic_of(measured: Json, name: str) -> Json:
-    """A statistic of a tensor by its dotted path, whose names may have dots."""
-    if not isinstance(measured, dict):
-        return None
-    if name in measured:
-        return measured[name]
-    for place in (place for place, character in enumerate(name) if character == "."):
-        found = statistic_of(measured.get(name[:place]), name[place + 1 :])
-        if found is not None:
-            return found
-    return None
-
-
-def statistics_of(stats: Mapping[str, Json]) -> Iterable[str]:
-    """The statistics that tensors have, dotted."""
-    return dict.fromkeys(chain.from_iterable(_dotted(value, "") for value in stats.values() if isinstance(value, dict)))
-
-
-def _dotted(value: Mapping[str, Json], prefix: str) -> Iterable[str]:
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _dotted(item, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
-def _pack(values: Sequence[Json]) -> bytes | str:
-    """Numbers as doubles; anything else as JSON."""
-    numbers = [NON_FINITE.get(value, value) if isinstance(value, str) else value for value in values]
-    if all(type(number) in (int, float) for number in numbers):
-        try:
-            return array("d", numbers).tobytes()  # type: ignore[type-var]
-        except OverflowError:
-            pass
-    return orjson.dumps(values).decode()
-
-
-__all__ = ["Tracked", "statistic_of", "statistics_of"]
+__all__ = ["ReadRecord", "Tracked"]

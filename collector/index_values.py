@@ -11,7 +11,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import orjson
@@ -72,19 +72,21 @@ def hot_values(record: Record) -> tuple[Value, ...]:
     config, results = record.get("config"), record.get("results")
     config = config if isinstance(config, dict) else {}
     results = results if isinstance(results, dict) else {}
-    return (
-        encode(record.get("status")),
-        wall_time(record.get("timestamp")),
-        encode(record.get("duration_s")),
-        encode(config.get("model")),
-        encode(config.get("w_bits")),
-        encode(config.get("a_bits")),
-        encode(config.get("percentile_alpha")),
-        encode(config.get("group_heads")),
-        encode(config.get("apply_gptq")),
-        encode(results.get("accuracy")),
-        encode(results.get("perplexity")),
+    values = (
+        record.get("status"),
+        None,
+        record.get("duration_s"),
+        config.get("model"),
+        config.get("w_bits"),
+        config.get("a_bits"),
+        config.get("percentile_alpha"),
+        config.get("group_heads"),
+        config.get("apply_gptq"),
+        results.get("accuracy"),
+        results.get("perplexity"),
     )
+    status, _, *others = [value if value is None else encode(value) for value in values]
+    return (status, wall_time(record.get("timestamp")), *others)
 
 
 def wall_time(value: Json) -> Value:
@@ -113,21 +115,6 @@ def words_of(record: Record, tags: Sequence[str] = (), note: str = "") -> str:
     return "\n".join(parts).lower().replace("\0", "\ufffd")
 
 
-def shape_of(record: Record) -> tuple[object, ...]:
-    """The names in a record, nested: records of one shape have the same paths."""
-    return tuple(record), tuple([shape_of(value) for value in record.values() if type(value) is dict])
-
-
-def paths_of(record: Record, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all values in a record that are no objects."""
-    for key, value in record.items():
-        path = (*before, key)
-        if isinstance(value, dict):
-            yield from paths_of(value, path)
-        else:
-            yield path
-
-
 __all__ = [
     "FALSE",
     "HOT",
@@ -138,8 +125,6 @@ __all__ = [
     "hot_values",
     "instant",
     "lookup",
-    "paths_of",
-    "shape_of",
     "wall_time",
     "words_of",
 ]

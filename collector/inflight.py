@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from collector import batches
 from collector.batches import Batch, Running, Stored
 from collector.errors import RetryError, StoreAccessError, StoreFullError, StoreUnavailableError
 from collector.files import name_aside, sync_directory
+from collector.observer import SILENT, StoreObserver
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +31,15 @@ class Inflight:
 
     Args:
         path: of the database.
+        observer: told of commits, and of damage.
 
     Raises:
         StoreAccessError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, observer: StoreObserver = SILENT) -> None:
         self.path = path
+        self._observer = observer
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._read_lock = threading.Lock()
@@ -66,10 +70,12 @@ class Inflight:
         return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA page_size=16384")
+        connection.execute("PRAGMA page_size=32768")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=2000")
+        # A whole transaction: pages that are written before its end are written twice.
+        connection.execute("PRAGMA cache_size=-32768")
         connection.execute("PRAGMA journal_size_limit=67108864")
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version > batches.VERSION:
@@ -83,12 +89,14 @@ class Inflight:
     def _set_aside(self, error: sqlite3.Error) -> None:
         target = name_aside(self.path, "corrupt")
         try:
+            size = self.path.stat().st_size
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
             sync_directory(self.path.parent)
         except OSError as failure:
             raise StoreAccessError(f"{self.path} is damaged and cannot be moved: {failure.strerror}") from None
+        self._observer.set_aside(self.path.name, size)
         logger.warning(
             "%s is damaged (%s): moved to %s; experiments that were running have to be sent again",
             self.path,
@@ -138,7 +146,9 @@ class Inflight:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 connection.executemany(statement, rows)
+                start = time.perf_counter()
                 connection.execute("COMMIT")
+                self._observer.synced(self.path.name, time.perf_counter() - start)
             except sqlite3.Error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -23,8 +23,11 @@ MAX_COMPARED = 64
 MAX_FILTER_LENGTH = 4096
 MAX_FILTER_TERMS = 128
 MAX_FILTER_DEPTH = 32
-# Keys of an order_by.
+# Keys of an order_by, and its characters.
 MAX_ORDER_KEYS = 8
+MAX_ORDER_LENGTH = 4096
+# Tokens hold what orders a list, and of a watch the places in all that run.
+MAX_TOKEN_LENGTH = 2 * MIB
 
 # --- one experiment ---
 MAX_EVENTS = 10_000_000
@@ -42,6 +45,8 @@ MAX_STREAMS = 256
 UNARY_THREADS = 32
 # Calls beyond the streams, working or waiting for a thread; more are refused at once.
 MAX_WAITING_CALLS = 512
+# What a call that is no stream may take where it has no deadline of its own, in seconds.
+UNARY_S = 60.0
 # Batches of one appender, and bytes of all appenders, that wait for the disk.
 MAX_PENDING_PER_STREAM = 64
 MAX_PENDING_BYTES = 64 * MIB

@@ -15,7 +15,8 @@ import orjson
 from collector.errors import InvalidRequestError
 from collector.filters.meaning import Condition, read_filter
 from collector.filters.sql import Sql, compile_filter
-from collector.index import Entry, entry_from_record
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import Found, SqliteIndex
 from collector.index_values import Value
 from collector.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -24,6 +25,9 @@ from collector.ordering import Order, Place, after_clause, comparison, key_expre
 from collector.records import Record
 from collector.store import Store
 from collector.views import Views
+
+# 9999-12-31, in seconds since 1970.
+_LATEST_S = 253402300800.0
 
 # Numbers of running experiments while they are sorted: this plus the nanoseconds of their start since 1970.
 _RUNNING = 2**62
@@ -103,6 +107,8 @@ def decode_token(query: Query, token: str) -> tuple[Query, Cursor]:
         fingerprint, now, line, running = orjson.loads(base64.b64decode(token, altchars=b"-_", validate=True))
         cursor = Cursor(_place_from_json(line), _place_from_json(running))
         query = replace(query, now=float(now))
+        if not 0 <= query.now < _LATEST_S:  # Nor nan.
+            raise ValueError(now)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InvalidRequestError("page_token", "page_token is not one that this server gave") from None
     if fingerprint != query.fingerprint():
@@ -258,7 +264,7 @@ def _running_index(store: Store, views: Views, query: Query) -> SqliteIndex | No
         entries.append(replace(entry_from_record(number, 0, 0, Line(record, verified=True)), experiment_id=name))
     if not entries:
         return None
-    index = SqliteIndex(None, lambda entry: records[entry.experiment_id])
+    index = SqliteIndex(None, lambda _offset, _length: b"", lambda entry: records[entry.experiment_id])
     index.put(entries)
     return index
 

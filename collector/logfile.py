@@ -5,6 +5,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import google_crc32c
 
 from collector.errors import RetryError, StoreAccessError, StoreUnavailableError
 from collector.files import FileLayer, name_aside, storage_error, sync_directory
+from collector.observer import SILENT, StoreObserver
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +28,24 @@ class LogFile:
         read_only: nothing is made, repaired or appended; the file may be missing.
         layer: the operating system's calls.
         lazy: a file that is not there is made when it is settled, not before.
+        observer: told of syncs, and of a torn end.
 
     Raises:
         StoreAccessError: it cannot be opened.
         PermissionError: it cannot be written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, layer: FileLayer | None = None, lazy: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        layer: FileLayer | None = None,
+        lazy: bool = False,
+        observer: StoreObserver = SILENT,
+    ) -> None:
         self.path = path
+        self._observer = observer
         self._lazy = lazy
         self.committed = 0
         self._read_only = read_only
@@ -171,11 +183,13 @@ class LogFile:
                 continue
 
     def _sync(self) -> None:
+        start = time.perf_counter()
         while True:
             try:
                 self._layer.fdatasync(self._fd)
             except InterruptedError:
                 continue
+            self._observer.synced(self.path.name, time.perf_counter() - start)
             return
 
     def _cut_back(self) -> None:
@@ -246,6 +260,7 @@ class LogFile:
             os.fsync(copy.fileno())
         sync_directory(self.path.parent)
         self._cut_own_tail()
+        self._observer.set_aside(self.path.name, size - self.committed)
         logger.warning(
             "%s ended in %d bytes without a newline, an append that was never completed: kept in %s and cut off",
             self.path,

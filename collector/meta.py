@@ -14,13 +14,11 @@ from collector.files import FileLayer
 from collector.limits import MAX_LINE_BYTES
 from collector.lines import LineError, decode_line, encode_line, is_blank, iterate_lines
 from collector.logfile import LogFile
-from collector.records import Json, Record
+from collector.observer import SILENT, StoreObserver
+from collector.records import Record
+from collector.subjects import Subject
 
 logger = logging.getLogger(__name__)
-
-META_NAME = "percentile_experiments.meta.jsonl"
-# An experiment as a line names it: its id and number; for a line without an id, the checksum of that.
-Subject = dict[str, Json]
 
 
 class Meta:
@@ -31,10 +29,17 @@ class Meta:
         read_only: nothing is made or repaired.
         layer: the operating system's calls.
         place: the number that a subject has in the log now; None while it has none.
+        observer: told of syncs, and of a torn end.
     """
 
     def __init__(
-        self, path: Path, *, read_only: bool, layer: FileLayer | None, place: Callable[[Subject], int | None]
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        layer: FileLayer | None,
+        place: Callable[[Subject], int | None],
+        observer: StoreObserver = SILENT,
     ) -> None:
         self.annotations: dict[int, Annotation] = {}
         # Of experiments without a line yet, by id.
@@ -44,7 +49,7 @@ class Meta:
         self._waiting: list[tuple[Subject, Record, int, int]] = []
         self._place = place
         self._read = 0
-        self._file = LogFile(path, read_only=read_only, layer=layer, lazy=True)
+        self._file = LogFile(path, read_only=read_only, layer=layer, lazy=True, observer=observer)
 
     def close(self) -> None:
         """Close the file."""
@@ -168,4 +173,4 @@ def _annotation(record: Record) -> Annotation:
     )
 
 
-__all__ = ["META_NAME", "Meta", "Subject"]
+__all__ = ["Meta"]

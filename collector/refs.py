@@ -27,7 +27,7 @@ def resolve(store: Store, ref: str, field: str = "ref") -> Entry | str:
         NotFoundError: there is no such experiment.
     """
     text = ref.strip().lower()
-    if len(text) > _LONGEST:
+    if len(ref) > _LONGEST:
         raise InvalidRequestError(field, f"{ref[:_LONGEST]!r}... is too long for a number or an id")
     index = store.index()
     if _NUMBER.fullmatch(text):

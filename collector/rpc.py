@@ -4,6 +4,7 @@ It is an interceptor, so that no call can be without it.
 """
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +17,20 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from qlog.v1.serving.statuses import fitting
 
 from collector import errors
 from collector.errors import CollectorError, FilterError, InvalidRequestError, OffsetGapError, RetryError
 from collector.filters.pointer import pointer
+from collector.limits import UNARY_S
+from collector.patience import patience
 
 logger = logging.getLogger(__name__)
 
 DOMAIN = "qlog.v1"
+
+# Without a deadline gRPC says that centuries remain.
+_NO_DEADLINE_S = 10 * 365 * 86400.0
 
 # The one table from errors to statuses: (status, ErrorInfo's reason). A test keeps it total.
 STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
@@ -34,6 +41,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
     errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
+    errors.TracesError: (code_pb2.FAILED_PRECONDITION, "CANNOT_TRACE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.FilterError: (code_pb2.INVALID_ARGUMENT, "INVALID_FILTER"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),
@@ -43,6 +51,9 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.ReadOnlyError: (code_pb2.FAILED_PRECONDITION, "STORE_READ_ONLY"),
     errors.CorruptLineError: (code_pb2.DATA_LOSS, "CORRUPT_LINE"),
     errors.ResponseTooLargeError: (code_pb2.OUT_OF_RANGE, "RESPONSE_TOO_LARGE"),
+    errors.TooSlowError: (code_pb2.DEADLINE_EXCEEDED, "TOO_SLOW"),
+    errors.GoneError: (code_pb2.CANCELLED, "GONE"),
+    errors.RequestTooLargeError: (code_pb2.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
     errors.UnsupportedError: (code_pb2.UNIMPLEMENTED, "NOT_SUPPORTED_YET"),
     errors.RetryError: (code_pb2.UNAVAILABLE, "TRY_AGAIN"),
     errors.StoreFullError: (code_pb2.RESOURCE_EXHAUSTED, "STORE_FULL"),
@@ -70,7 +81,7 @@ def status_of(error: CollectorError) -> status_pb2.Status:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(code=code, message=str(error), details=[_packed(detail) for detail in details])
+    return fitting(status_pb2.Status(code=code, message=str(error), details=[_packed(detail) for detail in details]))
 
 
 def _packed(detail: Message) -> AnyMessage:
@@ -89,9 +100,32 @@ class Gate:
     def __init__(self, max_streams: int) -> None:
         self._max_streams = max_streams
         self._streams = 0
+        self._calls = 0
         self._draining = False
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._wakers: list[Callable[[], None]] = []
+
+    def streams(self) -> tuple[int, int]:
+        """How many there are, and how many there may be."""
+        return self._streams, self._max_streams
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call, stream or not, while it lasts."""
+        with self._lock:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is left; whether that is so."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self._calls == 0, timeout_s)
 
     def draining(self) -> bool:
         """Whether the server is stopping."""
@@ -141,10 +175,16 @@ class Gate:
 
 
 class Guard(grpc.ServerInterceptor):
-    """The interceptor."""
+    """The interceptor.
 
-    def __init__(self, gate: Gate) -> None:
+    Args:
+        gate: counts streams.
+        unary_s: what a call that is no stream may take where it has no deadline of its own.
+    """
+
+    def __init__(self, gate: Gate, unary_s: float = UNARY_S) -> None:
         self._gate = gate
+        self._unary_s = unary_s
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wrap one call's handler."""
@@ -181,12 +221,20 @@ class Guard(grpc.ServerInterceptor):
 
     def _single(self, behavior: Any, *, holds_stream: bool) -> Any:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._gate.call():
+                return answer(request, context)
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._gate.check()
                 if holds_stream:
                     with self._gate.stream():
                         return behavior(request, context)
-                return behavior(request, context)
+                # gRPC ends a call at its own deadline: whoever called is gone then.
+                left = context.time_remaining()
+                limit_s = self._unary_s if left is None or left > _NO_DEADLINE_S else math.inf
+                with patience(limit_s, lambda: not context.is_active()):
+                    return behavior(request, context)
             except Exception as error:  # noqa: BLE001 - everything becomes a status
                 _abort(context, error)
 
@@ -194,9 +242,13 @@ class Guard(grpc.ServerInterceptor):
 
     def _streaming(self, behavior: Any) -> Any:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._gate.call():
+                yield from answers(request, context)
+
+        def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 self._gate.check()
-                with self._gate.stream():
+                with self._gate.stream(), patience(math.inf, lambda: not context.is_active()):
                     yield from behavior(request, context)
             except Exception as error:  # noqa: BLE001 - everything becomes a status
                 _abort(context, error)

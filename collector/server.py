@@ -15,7 +15,8 @@ from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_
 
 from collector import limits
 from collector.auth import ROLES
-from collector.errors import InvalidRequestError, ListenError, TokenFileError
+from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
+from collector.keep import KeepBytes
 from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
@@ -24,6 +25,8 @@ SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].ful
 
 # Ended streams need a moment to be told; what hangs longer is cut.
 _GRACE_S = 5.0
+# What the last statuses take to their clients, once nothing else is to be done.
+_LAST_WORDS_S = 0.5
 
 
 class Server:
@@ -35,6 +38,10 @@ class Server:
         reflection: also tell clients without stubs what the calls are.
         max_streams: at a time.
         observers: told of every call.
+        unary_s: what a call that is no stream may take where it has no deadline of its own.
+
+    Attributes:
+        gate: counts streams.
 
     Raises:
         TokenFileError: a file of tokens, keys or certificates cannot be used.
@@ -49,24 +56,32 @@ class Server:
         reflection: bool,
         max_streams: int = limits.MAX_STREAMS,
         observers: Sequence[Observer] = (),
+        unary_s: float = limits.UNARY_S,
     ) -> None:
         self.store = store
-        self._gate = Gate(max_streams)
+        self.gate = Gate(max_streams)
         self._health = health.HealthServicer()
         try:
             self.access: Access = access_of(listening)
         except CredentialsError as error:
             raise TokenFileError(str(error)) from None
-        calls = Calls(self.access, ROLES, DOMAIN, observers, malformed=lambda text: InvalidRequestError("", text))
+        calls = Calls(
+            self.access,
+            ROLES,
+            DOMAIN,
+            observers,
+            malformed=lambda text: InvalidRequestError("", text),
+            too_large=RequestTooLargeError,
+        )
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self._gate)],
+            interceptors=[calls, Guard(self.gate, unary_s), KeepBytes()],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,
         )
-        register(store, self._gate, self._server)
+        register(store, self.gate, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
             _add_reflection(self._server)
@@ -96,8 +111,12 @@ class Server:
         if not self._stopped.acquire(blocking=False):
             return
         self._health.enter_graceful_shutdown()
-        self._gate.drain()
-        self._server.stop(_GRACE_S).wait()
+        self.gate.drain()
+        stopped = self._server.stop(_GRACE_S)
+        # Who watches the server's health never hangs up: only calls of ours are waited for.
+        self.gate.wait_idle(_GRACE_S)
+        if not stopped.wait(_LAST_WORDS_S):
+            self._server.stop(0).wait()
         self._pool.shutdown(wait=False)
         self.store.close()
 

@@ -27,63 +27,38 @@ Invariants:
 9.  After a failed sync nothing is assumed: the log is opened anew, cut to what was committed, its last line read back.
 """
 
-import logging
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-
-import google_crc32c
+from typing import TYPE_CHECKING
 
 from collector.annotations import Annotation
 from collector.batches import Batch, Running, Stored
-from collector.errors import (
-    CollectorError,
-    CorruptLineError,
-    LockedError,
-    NetworkFileSystemError,
-    ReadOnlyError,
-    RetryError,
-    StoreAccessError,
-)
+from collector.catalog import Catalog
+from collector.errors import ReadOnlyError
 from collector.files import FileLayer
-from collector.fsck import Checked, Finding, check_events, check_log, check_meta, check_set_aside
-from collector.importing import Candidate, Tally, digest_of
-from collector.index import Entry, entry_from_line, entry_from_record
-from collector.index_open import INDEX_NAME, mark_of, open_index
+from collector.index import Entry
+from collector.index_rows import entry_from_record
 from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
-from collector.ingest import Ingest
 from collector.lease import DEFAULT_LEASE_S
 from collector.ledger import Codec, Done, Ledger, Receipt, receipt_of
-from collector.limits import MAX_LINE_BYTES
-from collector.lines import (
-    Line,
-    LineError,
-    decode_line,
-    encode_line,
-    is_blank,
-    iterate_lines,
-    split_lost_newlines,
-)
-from collector.lock import StoreLock, read_holder
-from collector.logfile import LogFile
-from collector.meta import META_NAME, Meta, Subject
-from collector.mounts import network_file_system
+from collector.lines import Line, encode_line
+from collector.lock import StoreLock
+from collector.names import INFLIGHT_NAME, LOCK_NAME, LOG_NAME
+from collector.observer import SILENT, StoreObserver
+from collector.opening import check_directory, take_lock
 from collector.records import Record
 from collector.snapshot import Snapshot
+from collector.subjects import Subject, subject_of
 from collector.watchers import Watchers
 
-logger = logging.getLogger(__name__)
-
-LOG_NAME = "percentile_experiments.jsonl"
-INFLIGHT_NAME = "percentile_experiments.inflight.sqlite"
-LOCK_NAME = "percentile_experiments.lock"
-
-# Of the log, indexed in one transaction.
-_STEP_BYTES = 8 << 20
+if TYPE_CHECKING:
+    # What only writers and checks need: `qlog list` opens a store for one question.
+    from collector.fsck import Checked, Finding
+    from collector.importing import Candidate, Tally
+    from collector.ingest import Ingest
 
 
 class Store:
@@ -96,40 +71,36 @@ class Store:
         lock: StoreLock | None,
         layer: FileLayer | None,
         lease_s: float = DEFAULT_LEASE_S,
+        observer: StoreObserver = SILENT,
     ) -> None:
         self.lease_s = lease_s
         self.path = log_dir / LOG_NAME
         self.read_only = lock is None
         self.watchers = Watchers()
         self._lock = lock
-        # Taken by whoever appends to the log or takes in what others appended.
-        self._log_lock = threading.Lock()
-        self._log = LogFile(self.path, read_only=self.read_only, layer=layer)
+        self._observer = observer
         # Who only reads has a snapshot and no writer.
         self._ingest: Ingest | None = None
         self._events: Inflight | Snapshot
         with ExitStack() as files:
-            files.callback(self._log.close)
-            self.meta = Meta(log_dir / META_NAME, read_only=self.read_only, layer=layer, place=self._place)
-            files.callback(self.meta.close)
-            if not self.read_only:
-                self._settle_at_open()
-            self._index = open_index(self._log, self.record, read_only=self.read_only)
-            files.callback(lambda: self._index.close())
-            self._index_new_lines()
-            self._warn_of_corrupt_lines(self._index.corrupt_count())
-            self._take_in_meta()
-            self._forget_what_is_not_said()
+            self._catalog = Catalog(log_dir, read_only=self.read_only, layer=layer, observer=observer)
+            files.callback(self._catalog.close)
+            self.meta = self._catalog.meta
             if self.read_only:
                 self._events = Snapshot(log_dir / INFLIGHT_NAME)
             else:
-                self._events = Inflight(log_dir / INFLIGHT_NAME)
+                self._events = Inflight(log_dir / INFLIGHT_NAME, observer)
             files.callback(self._events.close)
             if isinstance(self._events, Inflight):
-                ledger = Ledger(self._find, self._append, self._amend, self.watchers.changed, self.watchers.behind)
-                self._ingest = Ingest(self._events, ledger, codec, lease_s=lease_s)
+                self._ingest = self._writing(self._events, codec, lease_s)
                 self._ingest.start()
             self._files = files.pop_all()
+
+    def _writing(self, events: Inflight, codec: Codec, lease_s: float) -> "Ingest":
+        from collector.ingest import Ingest
+
+        ledger = Ledger(self._catalog.find, self._append, self._amend, self.watchers.changed, self.watchers.behind)
+        return Ingest(events, ledger, codec, lease_s=lease_s, observer=self._observer)
 
     def close(self) -> None:
         """Store what was submitted, close the files, give up the lock."""
@@ -152,9 +123,7 @@ class Store:
         Raises:
             ReadOnlyError: the store was opened for reading only.
         """
-        if self._ingest is None:
-            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no experiments")
-        self._ingest.submit(batch, done)
+        self._writer("experiments").submit(batch, done)
 
     def status(self, experiment_id: str) -> Receipt:
         """What is on disk of an experiment."""
@@ -166,50 +135,9 @@ class Store:
         stored = 0 if state is None else state.committed
         return Receipt(stored) if entry is None else receipt_of(entry, stored)
 
-    def _find(self, experiment_id: str) -> Entry | None:
-        return self._index.by_id(experiment_id)
-
-    def _settle_at_open(self) -> None:
-        try:
-            self._log.settle()
-            self.meta.settle()
-        except RetryError as error:
-            # Reads go on, and the first append tries again.
-            logger.warning("%s", error)
-
-    def _append(self, record: Record) -> Entry:
-        line = encode_line(record)
-        with self._log_lock:
-            self._log.settle()
-            self._index_new_lines()
-            name = record.get("experiment_id")
-            if isinstance(name, str) and (there := self._index.by_id(name)) is not None:
-                # Imported in the meantime.
-                return there
-            offset = self._log.append(line)
-            entry = entry_from_record(self._index.count(), offset, len(line), Line(record, verified=True))
-            self._index_appended(entry)
-            if self.meta.early:
-                self._take_in_meta()
-        return entry
-
-    def _index_appended(self, entry: Entry) -> None:
-        """Index a line that stands in the log, whatever it takes: an experiment without it would be written again."""
-        end = self._log.committed
-        try:
-            if not self._index.extend(entry.offset, end, [entry], mark_of(self._log, end)):
-                self._index_new_lines()
-        except (sqlite3.Error, CollectorError) as error:
-            logger.warning("%s failed (%s): the log is indexed anew, in memory", INDEX_NAME, error)
-            self._index.close()
-            self._index = SqliteIndex(None, self.record)
-            self._index_new_lines()
-            self._show(self.meta.numbers())
-
-    def _amend(self, entry: Entry, record: Record) -> Entry:
-        with self._log_lock:
-            self._show(self.meta.amend(self._subject(entry), record, _now()))
-        return self._index.by_number(entry.number) or entry
+    def queue(self) -> tuple[int, int]:
+        """Batches that wait to be stored, and their bytes."""
+        return (0, 0) if self._ingest is None else self._ingest.queue()
 
     def annotate(self, found: Entry | str, change: Callable[[Annotation], Annotation]) -> None:
         """Say something else of an experiment; on disk when this returns.
@@ -222,178 +150,97 @@ class Store:
             ReadOnlyError: the store was opened for reading only.
             RetryError: it could not be written.
         """
-        if self.read_only:
-            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no annotations")
-        with self._log_lock:
+        self._writer("annotations")
+        catalog = self._catalog
+        with catalog.lock:
             if isinstance(found, str):
-                found = self._index.by_id(found) or found
+                found = catalog.find(found) or found
             before = self.annotation(found)
             after = change(before)
             if after == before:
                 return
             subject: Subject = {"experiment_id": found} if isinstance(found, str) else self._subject(found)
-            self._show(self.meta.annotate(subject, after, _now()))
+            catalog.show(self.meta.annotate(subject, after, _now()))
         self.watchers.changed()
 
-    def take_in(self, group: list[Candidate], tally: Tally) -> None:
+    def take_in(self, group: "list[Candidate]", tally: "Tally") -> None:
         """Append lines of another store that are not here yet; on disk when this returns.
 
         Raises:
             ReadOnlyError: the store was opened for reading only.
             RetryError: none of these could be written.
         """
-        if self._ingest is None:
-            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no experiments")
-        with self._log_lock:
-            self._log.settle()
-            self._index_new_lines()
-            running = self._ingest.running()
-            digests = self._digests() if any(not item.experiment_id for item in group) else set()
-            fresh: dict[str | bytes, Candidate] = {}
-            present = 0
-            for item in group:
-                key = item.experiment_id or item.digest
-                if item.experiment_id in running:
-                    tally.reject(item.place, f"experiment {item.experiment_id} is running here")
-                elif key in fresh or key in digests or self._index.by_id(item.experiment_id) is not None:
-                    present += 1
-                else:
-                    fresh[key] = item
-            first = self._index.count()
-            if fresh:
-                self._log.append(b"".join(item.text for item in fresh.values()))
-                self._index_new_lines()
+        from collector.merging import append_all, fresh_ones
+
+        running = self._writer("experiments").running
+        catalog = self._catalog
+        with catalog.lock:
+            catalog.settle()
+            fresh, present = fresh_ones(catalog, running(), group, tally)
+            annotations = append_all(catalog, fresh)
             tally.imported += len(fresh)
             tally.already_present += present
-            for number, item in enumerate(fresh.values(), first):
-                entry = self._index.by_number(number)
-                if item.annotation != Annotation() and entry is not None:
-                    self._show(self.meta.annotate(self._subject(entry), item.annotation, _now()))
+            for number, annotation in annotations:
+                if (entry := catalog.known().by_number(number)) is not None:
+                    catalog.show(self.meta.annotate(self._subject(entry), annotation, _now()))
             if self.meta.early:
-                self._take_in_meta()
+                catalog.take_in_meta()
         self.watchers.changed()
 
-    def _digests(self) -> set[bytes]:
-        """Of all lines without an id."""
-        found: set[bytes] = set()
-        for start in range(0, self._index.count(), 1000):
-            for entry in self._index.page(start, 1000, descending=False):
-                if not entry.experiment_id and not entry.corrupt:
-                    found.add(digest_of(self._log.read(entry.offset, entry.length)))
-        return found
+    def _writer(self, what: str) -> "Ingest":
+        if self._ingest is None:
+            raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no {what}")
+        return self._ingest
 
-    def check(self, checked: Checked) -> Iterator[Finding]:
-        """Read everything that is committed now, and tell what is wrong: see `collector.fsck`."""
-        self.refresh()
-        meta_size, log_size, count = self.meta.size, self._log.committed, self._index.count()
-        directory = self.path.parent
-        if log_size:
-            yield from check_log(self.path, log_size, checked)
-        if checked.lines != count and log_size == self._log.committed:
-            message = f"{count} lines are served, {checked.lines} are in the file: restart the collector"
-            yield Finding("INDEX_DISAGREES", "ERROR", LOG_NAME, message)
-        if meta_size:
-            yield from check_meta(directory / META_NAME, meta_size, self._is_known, checked)
-        if self.read_only and self._log.size() > log_size:
-            message = "bytes behind the last newline, never acknowledged: set aside when the store is next written"
-            yield Finding("TORN_TAIL", "WARNING", LOG_NAME, message, log_size)
-        checked.running = len(self.running())
-        yield from check_events(directory / INFLIGHT_NAME, checked)
-        yield from check_set_aside(directory)
+    def _append(self, record: Record) -> Entry:
+        line = encode_line(record)
+        catalog = self._catalog
+        with catalog.lock:
+            catalog.settle()
+            name = record.get("experiment_id")
+            if isinstance(name, str) and (there := catalog.find(name)) is not None:
+                # Imported in the meantime.
+                return there
+            offset = catalog.log.append(line)
+            number = catalog.known().count()
+            entry = entry_from_record(number, offset, len(line), Line(record, verified=True), line)
+            catalog.add(entry)
+        self._tell_of_dropped(record)
+        return entry
 
-    def _is_known(self, subject: Subject) -> bool:
-        return self._place(subject) is not None or str(subject.get("experiment_id")) in self.running()
-
-    def annotation(self, found: Entry | str) -> Annotation:
-        """What is said of an experiment."""
-        if isinstance(found, str):
-            return self.meta.early.get(found, Annotation())
-        return self.meta.annotations.get(found.number, Annotation())
+    def _amend(self, entry: Entry, record: Record) -> Entry:
+        catalog = self._catalog
+        with catalog.lock:
+            catalog.show(self.meta.amend(self._subject(entry), record, _now()))
+        self._tell_of_dropped(record)
+        return catalog.known().by_number(entry.number) or entry
 
     def _subject(self, entry: Entry) -> Subject:
-        if entry.experiment_id:
-            return {"number": entry.number, "experiment_id": entry.experiment_id.lower()}
-        return {"number": entry.number, "line": self._line_sum(entry)}
+        return subject_of(entry, self._catalog.log)
 
-    def _line_sum(self, entry: Entry) -> str:
-        total = 0
-        for chunk in self._log.chunks(entry.offset, entry.offset + entry.length):
-            total = google_crc32c.extend(total, chunk)
-        return f"{total:08x}"
-
-    def _place(self, subject: Subject) -> int | None:
-        """The number that a subject of the meta file has now. Another log in the same place gives it none."""
-        number, name = subject.get("number"), subject.get("experiment_id")
-        entry = self._index.by_number(number) if isinstance(number, int) else None
-        if isinstance(name, str):
-            if entry is None or entry.experiment_id.lower() != name:
-                entry = self._index.by_id(name)
-            return None if entry is None else entry.number
-        if entry is None or entry.experiment_id or self._line_sum(entry) != subject.get("line"):
-            return None
-        return entry.number
-
-    def _take_in_meta(self) -> None:
-        self._show(self.meta.refresh())
-
-    def _forget_what_is_not_said(self) -> None:
-        """The index of before may know what a meta file said that is not there any more."""
-        annotated, amended = self._index.spoken_of()
-        said = self.meta.numbers()
-        for number in annotated - said:
-            self._index.annotate(number, Annotation())
-        if not amended <= said:
-            self._index.spoil()
-            self._renew_index()
-
-    def _show(self, numbers: set[int]) -> None:
-        for number in numbers:
-            try:
-                record = self.meta.amendment(number)
-            except CorruptLineError as error:
-                logger.warning("%s", error)
-            else:
-                if record is not None:
-                    self._index.amend(number, record)
-            if (said := self.meta.annotations.get(number)) is not None:
-                self._index.annotate(number, said)
+    def _tell_of_dropped(self, record: Record) -> None:
+        dropped = record.get("dropped")
+        for kind, count in dropped.items() if isinstance(dropped, dict) else ():
+            if isinstance(count, int):
+                self._observer.dropped(kind, count)
 
     # --- reading ---
 
     def refresh(self) -> None:
-        """Take in whole lines that another program has appended; while we append ourselves there is nothing to see."""
-        more = self._log.has_more() or (self.read_only and self.meta.has_more())
-        if more and self._log_lock.acquire(blocking=False):
-            try:
-                self._log.refresh()
-                self._index_new_lines()
-                self._take_in_meta()
-            finally:
-                self._log_lock.release()
+        """Take in what another program has appended: see `Catalog.refresh`."""
+        self._catalog.refresh()
 
     def index(self) -> SqliteIndex:
         """What is known of every line, as of now."""
-        if self._index.unusable():
-            self._renew_index()
-        self.refresh()
-        return self._index
-
-    def _renew_index(self) -> None:
-        with self._log_lock:
-            if self._index.unusable():
-                logger.warning("%s was damaged or removed: it is made anew", INDEX_NAME)
-                self._index.close()
-                self._index = open_index(self._log, self.record, read_only=self.read_only)
-                self._index_new_lines()
-                self._show(self.meta.numbers())
+        return self._catalog.index()
 
     def committed_size(self) -> int:
         """Bytes of the log up to the end of its last whole line."""
-        return self._log.committed
+        return self._catalog.log.committed
 
     def chunks(self, start: int, end: int) -> Iterator[bytes]:
         """The log's bytes as they stand."""
-        return self._log.chunks(start, end)
+        return self._catalog.log.chunks(start, end)
 
     def record(self, entry: Entry) -> Record:
         """The full record of a line.
@@ -401,15 +248,11 @@ class Store:
         Raises:
             CorruptLineError: the line is damaged.
         """
-        if (whole := self.meta.amendment(entry.number)) is not None:
-            return whole
-        if entry.corrupt:
-            raise CorruptLineError(f"experiment {entry.number} cannot be read: {entry.error}")
-        try:
-            return decode_line(self._log.read(entry.offset, entry.length)).record
-        except LineError as error:
-            where = f"the line at byte {entry.offset} of {self.path}"
-            raise CorruptLineError(f"experiment {entry.number} cannot be read: {where}: {error}") from None
+        return self._catalog.record(entry)
+
+    def annotation(self, found: Entry | str) -> Annotation:
+        """What is said of an experiment."""
+        return self._catalog.annotation(found)
 
     def running(self) -> dict[str, Running]:
         """Experiments without a line, by id."""
@@ -424,58 +267,16 @@ class Store:
         if isinstance(self._events, Inflight):
             return self._events.read(experiment_id, offset, max_bytes=max_bytes)
         # One that has its line is read for the last time.
-        ended = self._index.by_id(experiment_id) is not None
+        ended = self._catalog.find(experiment_id) is not None
         return self._events.read(experiment_id, offset, max_bytes=max_bytes, fresh=ended)
 
-    def _index_new_lines(self) -> None:
-        """Bring the index up to the end of the log, in steps that each are there for good."""
-        end = self._log.committed
-        while (start := self._index.indexed()) < end:
-            corrupt = sum(self._index_from(start, end))
-            if start > 0:
-                self._warn_of_corrupt_lines(corrupt)
+    def check(self, checked: "Checked") -> "Iterator[Finding]":
+        """Read everything that is committed now, and tell what is wrong: see `collector.fsck`."""
+        from collector.checking import check_all
 
-    def _index_from(self, start: int, end: int) -> Iterator[int]:
-        """Index what stands between two places; yields how many corrupt lines each step had."""
-        number = self._index.count()
-        entries: list[Entry] = []
-        step_start, size = start, 0
-        for offset, length, line in iterate_lines(self._log.chunks(start, end), start, MAX_LINE_BYTES):
-            if line is None or not is_blank(line):
-                found = self._entries_of(number, offset, length, line)
-                number += len(found)
-                entries += found
-            size += length
-            here = offset + length
-            if size >= _STEP_BYTES or here >= end:
-                if not self._index.extend(step_start, here, entries, mark_of(self._log, here)):
-                    # Another process was faster: go on where it is.
-                    return
-                yield sum(entry.corrupt for entry in entries)
-                entries, step_start, size = [], here, 0
-
-    def _warn_of_corrupt_lines(self, count: int) -> None:
-        if count and (first := self._index.first_corrupt()) is not None:
-            logger.warning(
-                "%s: %d of its lines cannot be read, the first is number %d: %s",
-                self.path,
-                count,
-                first.number,
-                first.error,
-            )
-
-    def _entries_of(self, number: int, offset: int, length: int, line: bytes | None) -> list[Entry]:
-        entry = entry_from_line(number, offset, length, line)
-        pieces = split_lost_newlines(line) if entry.corrupt and line is not None else []
-        if len(pieces) < 2:
-            return [entry]
-        entries = []
-        for place, piece in enumerate(pieces):
-            # All but the last end in the byte that was a newline.
-            text = piece if piece is pieces[-1] else piece[:-1]
-            entries.append(entry_from_line(number + place, offset, len(text), text))
-            offset += len(piece)
-        return entries
+        self.refresh()
+        checked.running = len(self.running())
+        yield from check_all(self._catalog, lambda name: name in self.running(), checked)
 
 
 def _now() -> str:
@@ -490,6 +291,7 @@ def open_store(
     allow_network_fs: bool = False,
     layer: FileLayer | None = None,
     lease_s: float = DEFAULT_LEASE_S,
+    observer: StoreObserver = SILENT,
 ) -> Store:
     """Open the store of a directory: for writing, with the lock, or for reading only, touching nothing.
 
@@ -500,6 +302,7 @@ def open_store(
         allow_network_fs: write on a network file system.
         layer: the operating system's calls, for tests.
         lease_s: an experiment that is not heard of for so long gets its line, as LOST.
+        observer: told of what the store does to its disk.
 
     Raises:
         LockedError: another process holds it.
@@ -507,31 +310,12 @@ def open_store(
         StoreAccessError: it cannot be used.
         PermissionError: it cannot be written.
     """
-    if log_dir.exists() and not log_dir.is_dir():
-        raise StoreAccessError(f"the log directory {log_dir} is not a directory")
+    check_directory(log_dir)
     if read_only:
-        return Store(log_dir, codec, None, layer, lease_s)
+        return Store(log_dir, codec, None, layer, lease_s, observer)
+    lock = take_lock(log_dir, allow_network_fs=allow_network_fs)
     try:
-        kind = network_file_system(log_dir)
-    except (OSError, RuntimeError) as error:  # Links in a circle.
-        raise StoreAccessError(f"the log directory {log_dir} cannot be used: {error}; choose another") from None
-    if kind is not None and not allow_network_fs:
-        raise NetworkFileSystemError(
-            f"the log directory {log_dir} is on a network file system ({kind}), where locks and syncs cannot be relied "
-            "on: use a local directory, or a collector on another machine (--collector HOST:PORT)"
-        )
-    try:
-        log_dir.mkdir(parents=True, exist_ok=True)
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise StoreAccessError(f"the log directory {log_dir} cannot be made: {error.strerror}") from None
-    lock = StoreLock.acquire(log_dir / LOCK_NAME)
-    if lock is None:
-        holder = read_holder(log_dir / LOCK_NAME)
-        raise LockedError(f"the store {log_dir} is held by {holder or 'another process'}: stop that, or use it instead")
-    try:
-        return Store(log_dir, codec, lock, layer, lease_s)
+        return Store(log_dir, codec, lock, layer, lease_s, observer)
     except BaseException:
         lock.release()
         raise

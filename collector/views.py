@@ -47,8 +47,11 @@ class Views:
         Raises:
             CollectorError: there is none, or it cannot be read.
         """
-        found = resolve(self._store, ref, field)
-        return self.of_entry(found, full=full) if isinstance(found, Entry) else self.of_running(found, full=full)
+        return self.of(resolve(self._store, ref, field), full=full)
+
+    def of(self, item: Entry | str, *, full: bool) -> pb.Experiment:
+        """The experiment of a line, or the one that runs under an id."""
+        return self.of_entry(item, full=full) if isinstance(item, Entry) else self.of_running(item, full=full)
 
     def of_entry(self, entry: Entry, *, full: bool) -> pb.Experiment:
         """The experiment of a line; a corrupt one is shown as such."""

@@ -40,7 +40,7 @@ class Preset:
         family: Family,
         *,
         percentile_alpha: float | None = None,
-        observer: ObserverKind = "ema",
+        observer: ObserverKind | None = None,
         rotate: bool = True,
         hybrid: tuple[str, ...] | None = None,
     ) -> Recipe:

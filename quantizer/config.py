@@ -46,6 +46,7 @@ class RunConfig:
         calib_data: as the user gave it; "" means: pile for a model from a hub, else builtin.
         calib_path, ppl_paths: the same, with files where they are read from.
         calib_data_num, limit: as --testing leaves them.
+        observer: "": ema, with head groups exact.
         group_heads: None: where the model has heads (a preset's way).
         hybrid_path, hybrid: the file that chooses for each layer, and what it says once it is read.
         sweep: the alphas that were asked for; `percentile_alpha` is the one of this experiment.
@@ -124,7 +125,7 @@ class RunConfig:
             w_bits=self.w_bits,
             a_bits=self.a_bits,
             percentile_alpha=self.percentile_alpha,
-            observer=_kind(self.observer),
+            observer=_kind(self.observer) if self.observer else None,
             rotate=self.rotation == "hadamard",
             group_heads=bool(self.group_heads),
             apply_gptq=self.apply_gptq,
@@ -156,7 +157,7 @@ class RunConfig:
             "act_order": self.act_order,
             "per_tensor_weights": self.per_tensor_weights,
             "hybrid_blocks": None if self.hybrid is None else list(self.hybrid),
-            "observer": self.observer if self.quantized else None,
+            "observer": self.recipe().observer_kind if self.quantized else None,
             "calib_data": self.calib_data if self.quantize else None,
             "shuffle_seed": self.shuffle_seed,
             "stats_layers": self.stats_layers.text,
@@ -245,7 +246,7 @@ class _Reader:
             w_bits=preset.w_bits if preset else self._bits("w_bits", (4, 8)),
             a_bits=preset.a_bits if preset else self._bits("a_bits", (8, 16)),
             percentile_alpha=alphas[0],
-            observer=self._choice("observer", OBSERVERS),
+            observer=self._choice("observer", OBSERVERS) if self._given("observer") else "",
             rotation=self._choice("rotation", ROTATIONS),
             preset=self._text("preset"),
             group_heads=(preset.groups_mamba2 and None) if preset else bool(options["group_heads"]),

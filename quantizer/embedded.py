@@ -9,7 +9,7 @@ from qlog.v1.credentials import Credentials
 
 from collector.embedded import CollectorError, LocalCollector, open_local
 from quantizer.errors import CollectorAwayError, QuantizerError
-from quantizer.spool import is_disk_trouble
+from quantizer.spool_files import is_disk_trouble
 
 
 class LocalEndpoint:

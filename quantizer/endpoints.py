@@ -1,12 +1,15 @@
 """Where a collector is: a fixed address, or whoever serves the store in a directory at the moment."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qlog.v1.addresses import ADDRESS_FORM, is_address
 from qlog.v1.credentials import Credentials
 
-from quantizer.errors import Violation
+from quantizer.errors import SpecError, Violation
+
+if TYPE_CHECKING:
+    from qlog.v1.serving.listening import Listening
 
 # The store in the directory that holds the spool, wherever that is moved to.
 LOCAL_TARGET = "local"
@@ -71,4 +74,18 @@ def check_address(address: str) -> Violation | None:
     return None if is_address(address) else Violation("collector", f"--collector {address}: write it as {ADDRESS_FORM}")
 
 
-__all__ = ["LOCAL_TARGET", "Endpoint", "FixedEndpoint", "check_address", "endpoint_of"]
+def check_host(listening: "Listening", option: str = "host") -> None:
+    """Refuse addresses that others can reach, unless they have to prove who they are or that is said to be meant.
+
+    Raises:
+        SpecError: it is one, or none at all.
+    """
+    from qlog.v1.serving.listening import ListeningError
+
+    try:
+        listening.check(option=f"--{option}")
+    except ListeningError as error:
+        raise SpecError((Violation(option, str(error)),)) from None
+
+
+__all__ = ["LOCAL_TARGET", "Endpoint", "FixedEndpoint", "check_address", "check_host", "endpoint_of"]

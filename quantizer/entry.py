@@ -1,23 +1,38 @@
 """The command line of the quantizer: parse, one call, one translation of what went wrong."""
 
-import logging
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, refusal, version_option
+from qlog.v1.command_line import (
+    complain,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
+from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
+from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
+from quantizer.endpoints import check_host
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
 from quantizer.search_hybrid import search_hybrid
-from quantizer.settings import Settings, credential_options, settings_options
+from quantizer.settings import Settings, credential_options, looked_up, settings_options
 from quantizer.statistics import files_of, load, statistics_option
+
+if TYPE_CHECKING:
+    from qlog.v1.serving.listening import Listening
 
 # gRPC's own lines about a port or a peer say no more than ours do. To be set before it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -49,9 +64,25 @@ cli.add_command(search_hybrid)
 @settings_options
 @credential_options()
 @statistics_option
+@click.option(
+    "language",
+    "--lang",
+    type=click.Choice(LANGUAGES),
+    envvar="QLOG_LANG",
+    help="The language of the summary.  [env: QLOG_LANG; default: that of the locale, else en]",
+)
+@log_options()
 @spec_options
 @click.pass_context
-def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    statistics: Sequence[Path],
+    language: str | None,
+    log_format: str,
+    log_level: str,
+    **options: Any,
+) -> None:
     """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
 
     MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
@@ -65,10 +96,17 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     """
     from quantizer.wire import config_of
 
+    if log_format == "json":
+        from qlog.v1.logs import start_logging
+
+        start_logging("quantizer", log_format, log_level)
+    else:
+        plain_logging("quantizer: warning: ", log_level)
     settings = Settings.of(context)
     config = config_of(spec_from_options(options))
     load(files_of(statistics))
     # Torch is loaded from here on.
+    from quantizer.console import Console
     from quantizer.local_run import run_here
 
     run_here(
@@ -77,10 +115,12 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
         log_dir=settings.log_dir,
         collector=settings.collector,
         credentials=settings.credentials,
+        language=language or language_of(os.environ),
+        console=Console(verbose=config.verbose, form=log_format, level=log_level),
     )
 
 
-@cli.command(context_settings=_CONTEXT)
+@click.command(context_settings=_CONTEXT)
 @settings_options
 @credential_options("collector_")
 @listen_options(50552)
@@ -95,6 +135,15 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     help="Jobs read models and data below this directory and nowhere else.",
 )
 @click.option(
+    "output_root",
+    "--output_root",
+    "--output-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Jobs keep quantized models (--pretrained_dir) below this directory, and write nowhere else.  [default: they "
+    "keep none]",
+)
+@click.option(
     "--devices",
     default="auto",
     show_default=True,
@@ -102,27 +151,48 @@ def run(context: click.Context, /, statistics: Sequence[Path], **options: Any) -
     help="Devices for jobs, separated by commas: cpu, cuda:0, ... auto: all GPUs, or the CPU where there are none.",
 )
 @statistics_option
+@metrics_options
+@traces_option
+@log_options()
 @click.pass_context
-def serve(
-    context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **listening: Any
-) -> None:
+def serve(context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **rest: Any) -> None:
     """Take experiments as jobs over gRPC and run them on this machine's devices.
 
     \b
     Examples:
-      quantizer serve --model_root models
+      quantizer serve --model_root models --output_root models/quantized
       quantizer serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
       quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
+      quantizer serve --config /etc/qlog/quantizer.toml --log_format json
+    """
+    where, settings = _checked(context)
+    from quantizer.serve import ServeOptions, serve_until_stopped
+
+    load(files_of(statistics))
+    names = ("output_root", "log_format", "log_level", "metrics_host", "metrics_port", "otlp_endpoint")
+    serve_until_stopped(ServeOptions(where, model_root, devices, **{name: rest[name] for name in names}), settings)
+
+
+def _checked(context: click.Context) -> "tuple[Listening, Settings]":
+    """Where to listen and where to record.
+
+    Raises:
+        SpecError: one of them is refused.
     """
     from qlog.v1.serving.listening import Listening
 
-    from quantizer.serve import ServeOptions, serve_until_stopped
-
-    if listening["insecure"]:
+    values = context.params
+    if values["insecure"]:
         context.find_root().ensure_object(dict)["insecure"] = True
-    settings = Settings.of(context)
-    load(files_of(statistics))
-    serve_until_stopped(ServeOptions(Listening(**listening), model_root, devices), settings)
+    where = Listening(**{field.name: values[field.name] for field in fields(Listening)})
+    check_host(where)
+    if values["metrics_port"] is not None:
+        check_host(replace(where, host=values["metrics_host"]), option="metrics_host")
+    return where, Settings.of(context)
+
+
+cli.add_command(configurable(serve, "QLOG_QUANTIZER"))
+cli.add_command(config_command("quantizer", serve, _checked, looked_up))
 
 
 @cli.group(context_settings=_CONTEXT)
@@ -166,7 +236,7 @@ _EXTRA_MODULES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hu
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are one line each, on standard error."""
     # What the library warns of.
-    logging.basicConfig(format="quantizer: warning: %(message)s", level=logging.WARNING)
+    plain_logging("quantizer: warning: ")
     try:
         context = cli.make_context("quantizer", list(arguments))
         context.meta["arguments"] = list(arguments)
@@ -198,7 +268,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"quantizer: error: {' '.join(message.split())}", err=True)
+    complain("quantizer", message, prefix="quantizer: error: ")
 
 
 def _trace() -> None:

@@ -7,6 +7,7 @@
     ├── SpoolError                    the spool cannot be used
     └── DeliveryError                 events cannot be sent to a collector
         ├── CollectorAwayError        it does not answer, or not now: trying again later helps
+        │   └── ExperimentDelayedError    it answers, and cannot take one experiment's events now
         ├── ExperimentRefusedError    it refuses this experiment's events: trying again does not help
         └── OffsetGapError            it wants another offset than the one that was sent
 
@@ -62,6 +63,10 @@ class CollectorAwayError(DeliveryError):
     """The collector does not answer, or not now: trying again later helps."""
 
 
+class ExperimentDelayedError(CollectorAwayError):
+    """The collector answers, and cannot take the events of one experiment now: others may pass."""
+
+
 class ExperimentRefusedError(DeliveryError):
     """The collector refuses the events of one experiment: trying again does not help."""
 
@@ -74,6 +79,7 @@ __all__ = [
     "CollectorAwayError",
     "DeliveryError",
     "ExperimentCancelledError",
+    "ExperimentDelayedError",
     "ExperimentFailedError",
     "ExperimentRefusedError",
     "OffsetGapError",

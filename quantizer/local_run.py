@@ -30,9 +30,16 @@ class TerminatedError(KeyboardInterrupt):
 
 
 def run_here(
-    config: RunConfig, *, command: str, log_dir: Path, collector: str | None, credentials: Credentials | None = None
+    config: RunConfig,
+    *,
+    command: str,
+    log_dir: Path,
+    collector: str | None,
+    credentials: Credentials | None = None,
+    language: str = "en",
+    console: Console | None = None,
 ) -> None:
-    """Run one experiment, or one for each alpha with one calibration, and print the summaries.
+    """Run one experiment, or one for each alpha with one calibration, and print the summaries in a language.
 
     Raises:
         SpecError: something that it needs is not there; nothing has been written.
@@ -45,7 +52,7 @@ def run_here(
 
     # Now: it starts a program (git), which is better done before gRPC has threads.
     environment = describe(config.device)
-    console = Console(verbose=config.verbose)
+    console = console or Console(verbose=config.verbose)
     local = LocalEndpoint(log_dir)
     try:
         if collector is None:
@@ -84,7 +91,7 @@ def run_here(
             console.end()
             # Of a sweep that was stopped, what it had done.
             for experiment_id, outcome in outcomes.items():
-                click.echo(summary(outcome, recorder.delivery(experiment_id)))
+                click.echo(summary(outcome, recorder.delivery(experiment_id), language))
     finally:
         console.end()
         local.close()

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import uuid
 from pathlib import Path
 
 
@@ -18,7 +19,10 @@ class ExperimentLock:
 
         Raises:
             OSError: the lock file cannot be made.
+            ValueError: an id that is none, as a damaged spool may have: it must not become a path.
         """
+        if str(uuid.UUID(experiment_id)) != experiment_id:
+            raise ValueError(f"{experiment_id[:64]!r} is no experiment's id")
         path = directory / f"{experiment_id}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

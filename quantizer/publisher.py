@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from quantizer.endpoints import Endpoint, endpoint_of
@@ -11,8 +12,9 @@ from quantizer.sender import Sender
 from quantizer.spool import Spool
 
 ADOPTION_S = 60.0
-DRAIN_S = 10.0
-DRAIN_AWAY_S = 1.5
+# How long the end waits for a collector that is not there.
+DRAIN_AWAY_S = 1.2
+STOP_S = 0.5
 
 
 class Publisher:
@@ -36,6 +38,8 @@ class Publisher:
         self._others: dict[str, Sender] = {}
         self._target = target
         self._on_trouble = on_trouble
+        # Of the token: it was given for one collector, and is nobody else's to see.
+        self._credentials_of_others = replace(endpoint.credentials, token_file=None)
         self._adopter = threading.Thread(target=self._adopt_regularly, name="qlog-adopter", daemon=True)
 
     def _sender(self, target: str, endpoint: Endpoint, on_trouble: Callable[[str], None]) -> Sender:
@@ -61,7 +65,7 @@ class Publisher:
             if row.target not in self._others:
                 # Nobody asked about this collector now: its absence is no news for the user.
                 sender = self._sender(
-                    row.target, endpoint_of(row.target, self._open_local, self._own.endpoint.credentials), _say_nothing
+                    row.target, endpoint_of(row.target, self._open_local, self._credentials_of_others), _say_nothing
                 )
                 self._others[row.target] = sender
                 sender.start()
@@ -98,17 +102,26 @@ class Publisher:
         with self._delivered:
             return experiment_id in self._numbers, self._numbers.get(experiment_id)
 
-    def close(self) -> None:
-        """Wait, within bounds, until what can be sent is sent; stop."""
+    def close(self, until: float) -> None:
+        """Wait, within bounds, until what can be sent is sent; stop.
+
+        Args:
+            until: never longer (time.monotonic), but for a moment that it takes to stop.
+        """
+        began = time.monotonic()
         self._stop.set()
-        self._adopter.join(1.0)
-        self._own.drain(total_s=DRAIN_S, away_s=DRAIN_AWAY_S)
-        until = time.monotonic() + DRAIN_AWAY_S
+        self._adopter.join(max(0.0, until - began))
+        if not self._own.drain(until=until, away_s=DRAIN_AWAY_S) and self._own.pending():
+            self._on_trouble(self._own.reason or "no answer in time")
         for sender in self._others.values():
             if not sender.reason:
-                sender.drain(total_s=until - time.monotonic(), away_s=DRAIN_AWAY_S, keep_trying=1)
-        for sender in (self._own, *self._others.values()):
-            sender.close()
+                sender.drain(until=min(until, began + DRAIN_AWAY_S), away_s=DRAIN_AWAY_S, keep_trying=1)
+        senders = (self._own, *self._others.values())
+        for sender in senders:
+            sender.stop()
+        stopped = time.monotonic() + STOP_S
+        for sender in senders:
+            sender.close(stopped - time.monotonic())
 
 
 def _say_nothing(_reason: str) -> None:

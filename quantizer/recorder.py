@@ -18,11 +18,13 @@ from quantizer.endpoints import LOCAL_TARGET, Endpoint, FixedEndpoint
 from quantizer.events import Began, ExperimentEvent, Finished, LayerMeasured, Progressed
 from quantizer.publisher import Publisher
 from quantizer.spool import Spool
+from quantizer.spool_tables import SpooledExperiment
 from quantizer.wire import spool_entry
 
 QUEUE_EVENTS = 100_000
 EVENT_BYTES = 2**20 - 1024  # The collector takes no larger ones.
 FLUSH_S = 5.0
+CLOSE_S = 9.0  # With what it takes to stop, and to close the local store, 10.
 PROGRESS_EVERY_S = 0.5
 
 
@@ -200,6 +202,10 @@ class Recorder:
         self._publisher.wait_delivered(experiment_id, timeout_s)
         return self.delivery(experiment_id)
 
+    def spooled(self) -> list[SpooledExperiment]:
+        """What is in the spool, of all processes."""
+        return self._spool.experiments()
+
     def delivery(self, experiment_id: str) -> Delivery:
         """Where an experiment's record is now."""
         delivered, number = self._publisher.delivered(experiment_id)
@@ -208,10 +214,11 @@ class Recorder:
 
     def close(self) -> None:
         """Send what can be sent within bounds, leave the rest in the spool."""
+        until = time.monotonic() + CLOSE_S
         self._queue.put(None)
         self._writer.join(FLUSH_S)
         try:
-            self._publisher.close()
+            self._publisher.close(until)
             self._lost.update(self._spool.close())
         except Exception as error:  # noqa: BLE001 - recording never harms an experiment
             self._warn(f"the record could not be closed ({type(error).__name__}: {error})")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import grpc
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as pb
 from qlog.v1.addresses import CLIENT_KEEPALIVE
@@ -13,7 +15,13 @@ from qlog.v1.collector_pb2_grpc import CollectorServiceStub
 from qlog.v1.common_pb2 import Event
 from qlog.v1.credentials import Credentials, CredentialsError
 
-from quantizer.errors import CollectorAwayError, DeliveryError, ExperimentRefusedError, OffsetGapError
+from quantizer.errors import (
+    CollectorAwayError,
+    DeliveryError,
+    ExperimentDelayedError,
+    ExperimentRefusedError,
+    OffsetGapError,
+)
 
 STATUS_TIMEOUT_S = 5.0
 APPEND_TIMEOUT_S = 20.0
@@ -34,6 +42,9 @@ _REFUSALS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+# What a server says that has made a mistake of its own; another experiment may meet none.
+_MISTAKES = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.ABORTED})
+_SILENCE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,19 @@ class CollectorSession:
         except (grpc.RpcError, ValueError) as error:
             raise _translated(error) from error
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether there is anybody at the other end: any answer will do, that it knows no such call as well."""
+        try:
+            # Calls are attributes that the stub makes for itself; its types do not know them.
+            HealthStub(self._channel).Check(  # type: ignore[attr-defined]
+                health_pb2.HealthCheckRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError as error:
+            return _has_details(error) or error.code() not in _SILENCE
+        except ValueError:  # The channel was closed.
+            return False
+        return True
+
     def close(self) -> None:
         """End the connection, and any call that waits on it."""
         self._channel.close()
@@ -126,6 +150,8 @@ def _translated(error: Exception) -> DeliveryError:
         if hung_up(details):
             return CollectorAwayError("it hangs up at once; if it wants TLS, give --tls_ca")
         return CollectorAwayError("no connection")
+    if code in _MISTAKES:
+        return ExperimentDelayedError(f"{code.name}: {details}")
     return CollectorAwayError(f"{code.name}: {details}")
 
 

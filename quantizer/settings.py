@@ -1,18 +1,23 @@
-"""`--log_dir` and `--collector`, which every verb takes and which may stand before or after it."""
+"""`--log_dir`, `--collector` and what that asks for: every verb takes them, and they may stand before or after it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from qlog.v1.configuration import Origin, Setting, setting
 from qlog.v1.credentials import VARIABLES, Credentials, CredentialsError, credentials_from
 
 from quantizer.endpoints import check_address
 from quantizer.errors import SpecError, Violation
 
 DEFAULT_LOG_DIR = "logs"
+_VARIABLES = {"log_dir": "QLOG_LOG_DIR", "collector": "QLOG_COLLECTOR", **VARIABLES}
+# Where what a configuration file says is kept, beside what was given on the command line.
+_FILE = "quantizer.settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +30,18 @@ class Settings:
 
     @classmethod
     def of(cls, context: click.Context) -> "Settings":
-        """What the command line says, else the environment, else the defaults.
+        """What the command line says, else the environment, else a configuration file, else the defaults.
 
         Raises:
             SpecError: the collector's address is none.
         """
-        given: dict[str, str] = context.find_root().ensure_object(dict)
-        log_dir = given.get("log_dir") or os.environ.get("QLOG_LOG_DIR") or DEFAULT_LOG_DIR
-        collector = given.get("collector") or os.environ.get("QLOG_COLLECTOR") or None
+        found = {name: value for name, value, _ in _looked_up(context)}
+        log_dir, collector = found.pop("log_dir"), found.pop("collector") or None
         violation = check_address(collector) if collector is not None else None
         if "\0" in log_dir:
             violation = Violation("log_dir", "--log_dir holds a NUL character")
-        credentials = credentials_from(
-            {name: os.environ.get(variable, "") for name, variable in VARIABLES.items()}
-            | {name: value for name, value in given.items() if value}
-        )
+        given: dict[str, str] = context.find_root().ensure_object(dict)
+        credentials = credentials_from(found | {"insecure": given.get("insecure", "")})
         if violation is None and collector is not None:
             try:
                 credentials.check(collector)
@@ -51,9 +53,40 @@ class Settings:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """The verb's option, which is read later, wins over the one before the verb."""
-    if value is not None and value is not False and parameter.name is not None:
-        context.find_root().ensure_object(dict)[parameter.name.removeprefix("collector_")] = value
+    """The verb's option, which is read later, wins over the one before the verb; variables are looked up at the end."""
+    source = context.get_parameter_source(str(parameter.name))
+    if value is None or value is False or source is ParameterSource.ENVIRONMENT:
+        return
+    name = str(parameter.name).removeprefix("collector_")
+    if source is ParameterSource.DEFAULT_MAP:
+        context.meta.setdefault(_FILE, {})[name] = value
+    else:
+        context.find_root().ensure_object(dict)[name] = value
+
+
+def _looked_up(context: click.Context) -> Iterator[tuple[str, str, Origin]]:
+    """Each setting's value and origin; empty where it has none."""
+    given: dict[str, str] = context.find_root().ensure_object(dict)
+    file: dict[str, str] = context.meta.get(_FILE, {})
+    for name, variable in _VARIABLES.items():
+        default = DEFAULT_LOG_DIR if name == "log_dir" else ""
+        for origin, value in (
+            (Origin.OPTION, given.get(name)),
+            (Origin.ENVIRONMENT, os.environ.get(variable)),
+            (Origin.FILE, file.get(name)),
+            (Origin.DEFAULT, default),
+        ):
+            if value or origin is Origin.DEFAULT:
+                yield name, value or "", origin
+                break
+
+
+def looked_up(context: click.Context) -> list[Setting]:
+    """The settings of `quantizer serve` that are looked up here, under its options' names."""
+    return [
+        setting(context, f"collector_{name}" if name in VARIABLES else name, value or None, origin, _VARIABLES[name])
+        for name, value, origin in _looked_up(context)
+    ]
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,6 +95,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "collector",
         "--collector",
         metavar="HOST:PORT",
+        envvar=_VARIABLES["collector"],
         expose_value=False,
         callback=_remember,
         help="Record with this collector.  [env: QLOG_COLLECTOR; default: the local store in --log_dir]",
@@ -71,6 +105,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--log_dir",
         "--log-dir",
         metavar="DIR",
+        envvar=_VARIABLES["log_dir"],
         expose_value=False,
         callback=_remember,
         help="The local store, and the spool of events not sent yet.  [env: QLOG_LOG_DIR; default: logs]",
@@ -104,6 +139,7 @@ def credential_options(prefix: str = "") -> Callable[[Callable[..., Any]], Calla
                 f"--{full}",
                 f"--{full.replace('_', '-')}",
                 metavar="FILE",
+                envvar=VARIABLES[name],
                 expose_value=False,
                 callback=_remember,
                 help=f"{text}  [env: {VARIABLES[name]}]",
@@ -113,4 +149,4 @@ def credential_options(prefix: str = "") -> Callable[[Callable[..., Any]], Calla
     return decorate
 
 
-__all__ = ["Settings", "credential_options", "settings_options"]
+__all__ = ["Settings", "credential_options", "looked_up", "settings_options"]

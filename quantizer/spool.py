@@ -1,37 +1,27 @@
 """Every event of every experiment of this host, on local disk until the collector has it all.
 
 Several processes share one spool: each sends the experiments it holds a lock for, which are its own and those whose
-process is gone. When the disk cannot take more, the process keeps its own experiments in memory and says so once.
+process is gone. When the disk cannot take more, or not be read, the process keeps its own experiments in memory and
+says so once. What the collector has acknowledged is no longer sent; it stays until all of the experiment is, in case
+that the collector loses its disk in between, and is what goes first where space is needed.
 """
 
-import errno
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from quantizer.errors import SpoolError
 from quantizer.locks import ExperimentLock
-from quantizer.spool_tables import NewerFormatError, SpooledEvent, SpooledExperiment, SpoolTables
+from quantizer.spool_files import file_of, open_tables
+from quantizer.spool_tables import SpooledEvent, SpooledExperiment, SpoolTables
 
 DEFAULT_CAP_BYTES = 256 * 2**20
 MEMORY_CAP_BYTES = 64 * 2**20
-_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_UNWRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
-
-
-def is_disk_trouble(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a disk that is full or failing rather than a place that is wrong."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK_ERRNOS:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +30,30 @@ class HeldExperiment:
 
     row: SpooledExperiment
     orphan: bool
+
+
+@dataclass
+class _Held:
+    """What is known of an experiment without the disk.
+
+    Attributes:
+        lock: None where not even that could be made.
+        begin, finish: events that a record cannot do without; of orphans they are on the disk alone.
+    """
+
+    lock: ExperimentLock | None
+    row: SpooledExperiment
+    orphan: bool = False
+    begin: tuple[str, bytes] | None = None
+    finish: tuple[str, bytes] | None = None
+
+    def appended(self, kind: str, payload: bytes) -> None:
+        """One more event."""
+        self.row = replace(self.row, next_offset=self.row.next_offset + 1)
+        if self.begin is None and not self.orphan:
+            self.begin = kind, payload
+        if kind == "finish":
+            self.finish = kind, payload
 
 
 class Spool:
@@ -62,54 +76,27 @@ class Spool:
         self._on_trouble = on_trouble
         self._cap_bytes = cap_bytes
         self._lock = threading.RLock()
-        self._held: dict[str, tuple[ExperimentLock | None, bool]] = {}
+        self._held: dict[str, _Held] = {}
         self._disk: SpoolTables | None = None
         self._memory: SpoolTables | None = None
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if not os.access(directory, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
-            self._disk = self._open(directory / "spool.sqlite")
-        except OSError as error:
-            if not is_disk_trouble(error):
-                raise SpoolError(_cannot_write(directory, error.strerror or str(error))) from error
+            self._disk = open_tables(directory, on_trouble)
+        except (sqlite3.Error, OSError) as error:
             self._to_memory(error)
-        except sqlite3.Error as error:
-            if _code(error) in _UNWRITABLE:
-                raise SpoolError(_cannot_write(directory, str(error))) from error
-            self._to_memory(error)
-
-    def _open(self, path: Path) -> SpoolTables:
-        for attempt in range(20):
-            try:
-                return SpoolTables(sqlite3.connect(path, check_same_thread=False))
-            except NewerFormatError as error:
-                raise SpoolError(
-                    f"the spool {path} was written by a newer version ({error}): use that version, or another --log_dir"
-                ) from error
-            except sqlite3.DatabaseError as error:
-                if _code(error) in _DAMAGED:
-                    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-                    for suffix in ("", "-wal", "-shm"):
-                        part = path.with_name(path.name + suffix)
-                        if part.exists():
-                            part.rename(aside.with_name(aside.name + suffix))
-                    self._on_trouble(f"the spool {path} is damaged: it is kept as {aside.name}, and a new one is begun")
-                elif _code(error) != sqlite3.SQLITE_BUSY or attempt == 19:
-                    raise
-                else:  # Another process makes the file at this moment.
-                    time.sleep(0.05)
-        raise SpoolError(f"the spool {path} is damaged and cannot be replaced: move {path.parent} away")
+        self._file = file_of(directory)
 
     def _to_memory(self, error: Exception) -> None:
-        """Go on in memory, with the experiments of this process as they stand on disk."""
-        memory = SpoolTables(sqlite3.connect(":memory:", check_same_thread=False))
-        if self._disk is not None:
-            for experiment_id in self._held:
-                memory.adopt_from(self._disk, experiment_id)
-        self._memory = memory
+        """Go on in memory, with the experiments of this process as they stand on disk, or what is known of them."""
+        self._memory = memory = SpoolTables(sqlite3.connect(":memory:", check_same_thread=False))
+        for experiment_id, held in self._held.items():
+            try:
+                if self._disk is not None:
+                    memory.adopt_from(self._disk, experiment_id)
+            except sqlite3.Error:
+                if held.begin is not None:
+                    memory.restore(held.row, held.begin, held.finish)
         self._on_trouble(
-            f"the spool in {self.directory} cannot be written ({error}): the experiment goes on, its events are kept "
+            f"the spool in {self.directory} cannot be used ({error}): the experiment goes on, its events are kept "
             "in memory until they are sent"
         )
 
@@ -124,105 +111,120 @@ class Spool:
         assert tables is not None, "one of the two is set by the constructor"  # noqa: S101
         return tables
 
-    def _write(self, operation: Callable[[SpoolTables], None]) -> None:
+    def _do(self, operation: Callable[[SpoolTables], T]) -> T:
         try:
-            operation(self._tables)
+            return operation(self._tables)
         except (sqlite3.Error, OSError) as error:
             if self._memory is not None:
                 raise
             self._to_memory(error)
-            operation(self._tables)
+            return operation(self._tables)
 
     # --- the experiment's side ---------------------------------------------------------------------------------------
 
     def begin(self, experiment_id: str, target: str, kind: str, payload: bytes) -> None:
         """A new experiment of this process, meant for `target`, with its first event."""
         with self._lock:
+            now = time.time()
+            lock = None
             try:
                 lock = ExperimentLock.acquire(self.directory, experiment_id)
-            except OSError:  # A disk without room for an empty file: nobody else will see the experiment either.
-                lock = None
-            self._held[experiment_id] = (lock, False)
-            now = time.time()
-            self._write(lambda tables: tables.add(experiment_id, target, now))
-            self._write(lambda tables: tables.append([(experiment_id, kind, payload)], now))
+            except OSError as error:
+                # Without its lock another process would take it for one whose process is gone.
+                if self._memory is None:
+                    self._to_memory(error)
+            row = SpooledExperiment(experiment_id, target, now, now, 0, 0, False, 0)
+            self._held[experiment_id] = _Held(lock, row)
+            self._do(lambda tables: tables.add(experiment_id, target, now))
+            self.append([(experiment_id, kind, payload)])
 
     def append(self, entries: Sequence[tuple[str, str, bytes]]) -> None:
         """Add events, (experiment id, kind, payload) each; over the cap, the least valuable ones are given up."""
         with self._lock:
-            self._write(lambda tables: tables.append(entries, time.time()))
+            self._do(lambda tables: tables.append(entries, time.time()))
+            for experiment_id, kind, payload in entries:
+                if (held := self._held.get(experiment_id)) is not None:
+                    held.appended(kind, payload)
             cap = MEMORY_CAP_BYTES if self.in_memory else self._cap_bytes
-            excess = self._tables.total_bytes() - min(cap, self._cap_bytes)
+            excess = self._do(SpoolTables.total_bytes) - min(cap, self._cap_bytes)
             if excess > 0:
                 slack = self._cap_bytes // 10  # Not again for every single event.
-                self._write(lambda tables: tables.shed(excess + slack))
+                self._do(lambda tables: tables.shed(excess + slack))
 
     # --- the sender's side -------------------------------------------------------------------------------------------
 
     def experiments(self) -> list[SpooledExperiment]:
         """All that are here, of all processes, the oldest first."""
         with self._lock:
-            return self._tables.experiments()
+            return self._do(SpoolTables.experiments)
 
     def held(self) -> list[HeldExperiment]:
         """Those that this process sends: its own first, then the others, each the oldest first."""
         with self._lock:
-            rows = [row for row in self._tables.experiments() if row.id in self._held]
-            held = [HeldExperiment(row, orphan=self._held[row.id][1]) for row in rows]
+            rows = [row for row in self.experiments() if row.id in self._held]
+            held = [HeldExperiment(row, orphan=self._held[row.id].orphan) for row in rows]
             return sorted(held, key=lambda experiment: experiment.orphan)
 
     def adopt(self) -> list[SpooledExperiment]:
         """Take over the experiments whose process is gone; the rows of those taken over now."""
         with self._lock:
-            if self.in_memory:
-                return []
             adopted = []
-            for row in self._tables.experiments():
-                if row.id in self._held:
+            for row in self.experiments():
+                if row.id in self._held or self.in_memory:
                     continue
                 try:
                     lock = ExperimentLock.acquire(self.directory, row.id)
-                except OSError:
+                except (OSError, ValueError):
                     continue
                 if lock is None:
                     continue
-                if self._tables.experiment(row.id) is None:  # Delivered while we looked.
+                if self._experiment(row.id) is None:  # Delivered while we looked.
                     lock.release(remove=True)
                     continue
-                self._held[row.id] = (lock, True)
+                self._held[row.id] = _Held(lock, row, orphan=True)
                 adopted.append(row)
             return adopted
+
+    def _experiment(self, experiment_id: str) -> SpooledExperiment | None:
+        return self._do(lambda tables: tables.experiment(experiment_id))
 
     def events(self, experiment_id: str, limit: int) -> list[SpooledEvent]:
         """The first events that the collector has not acknowledged."""
         with self._lock:
-            row = self._tables.experiment(experiment_id)
-            return self._tables.events(experiment_id, row.acknowledged, limit) if row else []
+            row = self._experiment(experiment_id)
+            return self._do(lambda tables: tables.events(experiment_id, row.acknowledged, limit)) if row else []
 
     def lost(self, experiment_id: str) -> dict[str, int]:
         """Events given up before the collector had them, by kind."""
         with self._lock:
-            return self._tables.lost(experiment_id)
+            return self._do(lambda tables: tables.lost(experiment_id))
 
     def acknowledge(self, experiment_id: str, committed: int) -> None:
         """Note what the collector has (it may be less than before: it lost its disk)."""
         with self._lock:
-            self._write(lambda tables: tables.acknowledge(experiment_id, committed))
+            self._do(lambda tables: tables.acknowledge(experiment_id, committed))
+            if (held := self._held.get(experiment_id)) is not None:
+                held.row = replace(held.row, acknowledged=committed)
 
     def pad(self, experiment_id: str, upto: int) -> None:
         """Fill offsets that the collector has and this spool does not."""
         with self._lock:
-            self._write(lambda tables: tables.pad(experiment_id, upto))
+            self._do(lambda tables: tables.pad(experiment_id, upto))
+
+    def replace(self, experiment_id: str, offset: int, payload: bytes | None) -> None:
+        """Put another payload in the place of one that is damaged; None: it is lost."""
+        with self._lock:
+            self._do(lambda tables: tables.replace(experiment_id, offset, payload))
 
     def remove(self, experiment_id: str) -> None:
         """Forget an experiment that is delivered."""
         with self._lock:
-            self._write(lambda tables: tables.remove(experiment_id))
+            self._do(lambda tables: tables.remove(experiment_id))
             if self._memory is not None and self._disk is not None:
                 self._forget_on_disk(self._disk, experiment_id)
-            lock, _ = self._held.pop(experiment_id, (None, False))
-            if lock is not None:
-                lock.release(remove=True)
+            held = self._held.pop(experiment_id, None)
+            if held is not None and held.lock is not None:
+                held.lock.release(remove=True)
 
     def _forget_on_disk(self, disk: SpoolTables, experiment_id: str) -> None:
         try:
@@ -236,37 +238,35 @@ class Spool:
         Returns:
             The experiments of which events are lost because it does not.
         """
-        lost = []
         with self._lock:
-            for experiment_id in self._held:
-                try:
-                    if self._memory is not None:
-                        self._keep_on_disk(self._memory, experiment_id)
-                except (sqlite3.Error, OSError) as error:
-                    lost.append(experiment_id)
-                    self._on_trouble(f"events kept in memory are lost: {self.directory} cannot be written ({error})")
-            for experiment_id, (lock, _) in self._held.items():
-                if lock is not None:
-                    lock.release(remove=experiment_id in lost)
+            lost = self._keep_on_disk()
+            for experiment_id, held in self._held.items():
+                if held.lock is not None:
+                    held.lock.release(remove=experiment_id in lost)
             self._held.clear()
             for tables in (self._memory, self._disk):
                 if tables is not None:
                     tables.close()
         return lost
 
-    def _keep_on_disk(self, memory: SpoolTables, experiment_id: str) -> None:
-        if self._disk is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._disk = self._open(self.directory / "spool.sqlite")
-        self._disk.adopt_from(memory, experiment_id)
+    def _keep_on_disk(self) -> list[str]:
+        source = self._memory
+        if source is None and file_of(self.directory) != self._file:
+            source = self._disk  # Somebody has removed or replaced the file meanwhile.
+        if source is None or not self._held:
+            return []
+        lost = list(self._held)
+        try:
+            target = open_tables(self.directory, self._on_trouble)
+            try:
+                for experiment_id in self._held:
+                    target.adopt_from(source, experiment_id)
+                    lost.remove(experiment_id)
+            finally:
+                target.close()
+        except (sqlite3.Error, OSError, SpoolError) as error:
+            self._on_trouble(f"events are lost: {self.directory} cannot be written ({error})")
+        return lost
 
 
-def _code(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _cannot_write(directory: Path, reason: str) -> str:
-    return f"cannot write the spool in {directory} ({reason}): give --log_dir a directory that can be written"
-
-
-__all__ = ["DEFAULT_CAP_BYTES", "HeldExperiment", "Spool", "is_disk_trouble"]
+__all__ = ["DEFAULT_CAP_BYTES", "HeldExperiment", "Spool"]

@@ -98,7 +98,7 @@ def _send(spool: Spool, endpoint: Endpoint, target: str | None) -> int:
     )
     sender.start()
     try:
-        complete = sender.drain(total_s=FLUSH_TOTAL_S, away_s=FLUSH_AWAY_S, keep_trying=3)
+        complete = sender.drain(until=time.monotonic() + FLUSH_TOTAL_S, away_s=FLUSH_AWAY_S, keep_trying=3)
         refused, reason = sender.refused, sender.reason
     finally:
         sender.close()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # Only these are ever given up; begin, facts, results and finish are not.
 SHEDDABLE = ("progress", "layer_stats")
 ROW_OVERHEAD_BYTES = 64
+# Kinds of rows that no event made: offsets that only the collector knows, and events that the disk has not kept.
+_PADDING, _UNKNOWN = "heartbeat", "unknown"
 _FORMAT = 1
 
 _SCHEMA = """
@@ -25,6 +27,13 @@ CREATE TABLE events (
     lost INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (experiment_id, position)
 ) WITHOUT ROWID;
 """
+
+
+_COLUMNS = {
+    *(("experiments", name) for name in ("id", "target", "created", "touched", "next_offset", "acknowledged")),
+    *(("experiments", name) for name in ("ended", "bytes")),
+    *(("events", name) for name in ("experiment_id", "position", "kind", "payload", "lost")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +78,20 @@ class NewerFormatError(Exception):
     """A newer version of this program wrote the file."""
 
 
+class DamagedTablesError(Exception):
+    """The file is a database, and not, or no longer, what this program wrote."""
+
+
 class SpoolTables:
     """The statements. Not safe for threads: the caller serializes."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        """Make the tables, or look whether they are whole.
+
+        Raises:
+            NewerFormatError, DamagedTablesError: see there.
+            sqlite3.Error: it is no database, or cannot be used now.
+        """
         self._db = connection
         connection.isolation_level = None
         connection.execute("PRAGMA busy_timeout = 5000")
@@ -80,6 +99,8 @@ class SpoolTables:
         if version > _FORMAT:
             raise NewerFormatError(f"format {version}")
         if version == 0:
+            if connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                raise DamagedTablesError("it is another program's database")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA journal_size_limit = 4194304")
@@ -89,6 +110,19 @@ class SpoolTables:
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        self._check()
+
+    def _check(self) -> None:
+        # Every page is looked at: what is read later is what was written, or there is an error now.
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise DamagedTablesError(" ".join(str(found).split())[:200])
+        columns = {(table, name) for table in ("experiments", "events") for name in self._columns(table)}
+        if not columns >= _COLUMNS:
+            raise DamagedTablesError("its tables are not the spool's")
+
+    def _columns(self, table: str) -> list[str]:
+        return [str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")]
 
     def close(self) -> None:
         """Close the connection."""
@@ -170,7 +204,31 @@ class SpoolTables:
         with self._transaction():
             row = self.experiment(experiment_id)
             for _ in range(upto - row.next_offset if row else 0):
-                self._insert(experiment_id, "heartbeat", None)
+                self._insert(experiment_id, _PADDING, None)
+
+    def replace(self, experiment_id: str, offset: int, payload: bytes | None) -> None:
+        """Put another payload in an event's place; none: the event is lost."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE events SET payload = ?, lost = ? WHERE experiment_id = ? AND position = ?",
+                (payload, payload is None, experiment_id, offset),
+            )
+            self._db.execute(
+                "UPDATE experiments SET bytes = (SELECT SUM(? + COALESCE(LENGTH(payload), 0)) FROM events"
+                " WHERE experiment_id = id) WHERE id = ?",
+                (ROW_OVERHEAD_BYTES, experiment_id),
+            )
+
+    def restore(self, row: SpooledExperiment, begin: tuple[str, bytes], finish: tuple[str, bytes] | None) -> None:
+        """An experiment of which only these events are left; of the others, what is not acknowledged is lost."""
+        self.add(row.id, row.target, row.created)
+        self.append([(row.id, *begin)], row.touched)
+        with self._transaction():
+            for _ in range(1, row.next_offset - (finish is not None)):
+                self._insert(row.id, _UNKNOWN, None)
+        if finish is not None:
+            self.append([(row.id, *finish)], row.touched)
+        self.acknowledge(row.id, row.acknowledged)
 
     def remove(self, experiment_id: str) -> None:
         """Forget an experiment and give its pages back."""
@@ -182,8 +240,8 @@ class SpoolTables:
     def lost(self, experiment_id: str) -> dict[str, int]:
         """Events given up before the collector had them, by kind."""
         rows = self._db.execute(
-            "SELECT kind, COUNT(*) FROM events WHERE experiment_id = ? AND lost = 1 AND kind IN (?, ?) GROUP BY kind",
-            (experiment_id, *SHEDDABLE),
+            "SELECT kind, COUNT(*) FROM events WHERE experiment_id = ? AND lost = 1 AND kind != ? GROUP BY kind",
+            (experiment_id, _PADDING),
         )
         return dict(rows.fetchall())
 
@@ -231,4 +289,4 @@ class SpoolTables:
             self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", events)
 
 
-__all__ = ["SHEDDABLE", "NewerFormatError", "SpoolTables", "SpooledEvent", "SpooledExperiment"]
+__all__ = ["SHEDDABLE", "DamagedTablesError", "NewerFormatError", "SpoolTables", "SpooledEvent", "SpooledExperiment"]

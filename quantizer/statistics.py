@@ -22,6 +22,7 @@ def statistics_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--statistics",
         metavar="FILE",
         multiple=True,
+        envvar=VARIABLE,
         type=click.Path(path_type=Path),
         help=f"Python file that registers statistics of your own; may be given again.  [env: {VARIABLE}]",
     )(command)

@@ -1,104 +1,115 @@
 """The text that ends an experiment: what was asked, what clipping did, what was measured, where it is recorded."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from quamba.reports import LayerReport, ReorderReport, TaskReport
+from qlog.v1.language import pad, width
+
+from quamba.reports import ReorderReport, TaskReport
 from quantizer.config import RunConfig
 from quantizer.events import ExperimentResults
 from quantizer.outcome import Outcome
 from quantizer.recorder import Delivery
+from quantizer.summary_words import WORDS
 
 _RULE = "-" * 78
+_NAME_COLUMNS = 16
+# The columns of a table of tensors: heading, least width.
+_NUMBERS = (("range_before", 12), ("range_after", 12), ("reduction", 9), ("clipped", 9))
 
 
-def summary(outcome: Outcome, delivery: Delivery) -> str:
-    """Several lines of text without a newline at the end."""
+def summary(outcome: Outcome, delivery: Delivery, language: str = "en") -> str:
+    """Several lines of text without a newline at the end; `language`: "en" or "zh"."""
+    words = WORDS[language]
     sections = (
-        _configuration(outcome.config),
-        _activations(outcome),
-        _reordering(outcome.reorder),
-        _sizes(outcome),
-        _artifact(outcome),
-        _results(outcome.results),
-        [f"Duration         {_duration(outcome.duration_s)}", recorded(delivery)],
+        _configuration(outcome.config, words),
+        _activations(outcome, words),
+        [_line(words["reordering"], _reordering(outcome.reorder, words))],
+        _sizes(outcome, words),
+        _artifact(outcome, words),
+        _results(outcome.results, words),
+        [_line(words["duration"], _duration(outcome.duration_s, words)), recorded(delivery, language)],
     )
     lines = [line for section in sections if section for line in (*section, "")]
     return "\n".join([_RULE, *lines[:-1], _RULE])
 
 
-def recorded(delivery: Delivery) -> str:
+def recorded(delivery: Delivery, language: str = "en") -> str:
     """Where the record is, in one line."""
+    words = WORDS[language]
     if delivery.delivered:
-        number = "" if delivery.number is None else f"number {delivery.number}, "
-        return f"Recorded         {number}id {delivery.experiment_id}, in {delivery.collector}"
-    if delivery.lost:
-        return (
-            f"Recorded         NO: {delivery.collector} is away, and the disk of {delivery.spool} takes nothing more. "
-            "Keep this summary"
-        )
-    return (
-        f"Recorded         not yet: {delivery.collector} is away. The record (id {delivery.experiment_id}) is kept in "
-        f"{delivery.spool} and sent by the next run, or by `quantizer spool flush`"
+        kind = "recorded_text" if delivery.number is None else "recorded_numbered"
+    else:
+        kind = "recorded_lost" if delivery.lost else "recorded_later"
+    text = words[kind].format(
+        number=delivery.number, id=delivery.experiment_id, collector=delivery.collector, spool=delivery.spool
     )
+    return _line(words["recorded"], text)
 
 
-def _configuration(config: RunConfig) -> list[str]:
+def _line(name: str, text: str) -> str:
+    return f"{pad(name, _NAME_COLUMNS)} {text}"
+
+
+def _heading(text: str) -> list[str]:
+    return [text] if text else []
+
+
+def _configuration(config: RunConfig, words: Mapping[str, str]) -> list[str]:
+    return [*_heading(words["configuration"]), *(_line(words[name], text) for name, text in _choices(config, words))]
+
+
+def _choices(config: RunConfig, words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    yield "model", config.model
     if not config.quantized:
-        return [f"Model            {config.model}", "Quantization     none"]
-    saved = " (as it was saved)" if config.stored else ""
-    alpha = "default" if config.percentile_alpha is None else str(config.percentile_alpha)
-    calibration = [
-        f"Calibration      {config.calib_data}, {config.calib_data_num} x {config.calib_seqlen} tokens at most"
-    ]
-    if config.stored:
-        calibration = []
-    return [
-        f"Model            {config.model}",
-        f"Quantization     W{config.w_bits}A{'X' if config.hybrid else config.a_bits}{saved}",
-        f"Percentile alpha {alpha} ({config.observer})",
-        f"Rotation         {config.rotation}",
-        f"Head grouping    {'on' if config.group_heads else 'off'}",
-        f"GPTQ             {'on' if config.apply_gptq else 'off'}",
-        f"Embedding, head  {_bits(config.quantize_embedding, config)}, {_bits(config.quantize_lm_head, config)}",
-        *calibration,
-    ]
+        yield "quantization", words["none"]
+        return
+    saved = words["stored"] if config.stored else ""
+    alpha = words["default"] if config.percentile_alpha is None else str(config.percentile_alpha)
+    yield "quantization", f"W{config.w_bits}A{'X' if config.hybrid else config.a_bits}{saved}"
+    yield "alpha", f"{alpha} ({config.recipe().observer_kind})"
+    yield "rotation", config.rotation
+    yield "grouping", words["on" if config.group_heads else "off"]
+    yield "gptq", words["on" if config.apply_gptq else "off"]
+    bits = words["bits"].format(bits=config.w_bits)
+    ends = (bits if chosen else words["float"] for chosen in (config.quantize_embedding, config.quantize_lm_head))
+    yield "embedding_head", ", ".join(ends)
+    if not config.stored:
+        yield (
+            "calibration",
+            words["calibration_text"].format(
+                data=config.calib_data, num=config.calib_data_num, seqlen=config.calib_seqlen
+            ),
+        )
 
 
-def _bits(quantized: bool, config: RunConfig) -> str:
-    return f"{config.w_bits} bits" if quantized else "float"
-
-
-def _activations(outcome: Outcome) -> list[str]:
+def _activations(outcome: Outcome, words: Mapping[str, str]) -> list[str]:
     if not outcome.layers:
         return []
-    width = max(len(report.name) for report in outcome.layers)
-    width = max(width, len("average"))
-    head = f"{'Activations':<{width}}  {'range before':>12}  {'range after':>12}  {'reduction':>9}  {'clipped':>9}"
     rows = [
-        _row(report.name, width, report.before.range, report.after.range, report.range_reduction, _clipped(report))
+        (report.name, (report.before.range, report.after.range, report.range_reduction, report.measured_clipped_ratio))
         for report in outcome.layers
     ]
-    average = _row(
-        "average",
-        width,
-        _mean(report.before.range for report in outcome.layers),
-        _mean(report.after.range for report in outcome.layers),
-        _mean(report.range_reduction for report in outcome.layers),
-        _mean(_clipped(report) for report in outcome.layers),
+    before, after, reduction, clipped = (
+        _mean(column) for column in zip(*(numbers for _, numbers in rows), strict=True)
     )
-    lines = [head, *rows, average]
+    rows.append((words["average"], (before, after, reduction, clipped)))
+    names = max(width(words["activations"]), *(width(name) for name, _ in rows))
+    sizes = [max(least, width(words[heading])) for heading, least in _NUMBERS]
+    headings = [words[heading] for heading, _ in _NUMBERS]
+    lines = [_row(words["activations"], names, headings, sizes)]
+    for name, (before, after, reduction, clipped) in rows:
+        cells = (f"{before:.4f}", f"{after:.4f}", f"{reduction:.2%}", f"{clipped:.4%}")
+        lines.append(_row(name, names, cells, sizes))
     if outcome.recorded_tensors > len(outcome.layers):
-        lines.append(f"({len(outcome.layers)} of {outcome.recorded_tensors} recorded tensors)")
+        lines.append(words["of_recorded"].format(shown=len(outcome.layers), recorded=outcome.recorded_tensors))
     return lines
 
 
-def _clipped(report: LayerReport) -> float:
-    return report.measured_clipped_ratio
-
-
-def _row(name: str, width: int, before: float, after: float, reduction: float, clipped: float) -> str:
-    return f"{name:<{width}}  {before:>12.4f}  {after:>12.4f}  {reduction:>9.2%}  {clipped:>9.4%}"
+def _row(name: str, columns: int, cells: Iterable[str], sizes: Iterable[int]) -> str:
+    return "  ".join(
+        (pad(name, columns), *(pad(cell, size, right=True) for cell, size in zip(cells, sizes, strict=True)))
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -106,64 +117,64 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(listed) / len(listed)
 
 
-def _reordering(report: ReorderReport | None) -> list[str]:
+def _reordering(report: ReorderReport | None, words: Mapping[str, str]) -> str:
     if report is None:
-        return ["Reordering       off (0 layers)"]
-    average, alone = f"{report.avg_range_reduction:.2f} %", f"{report.avg_range_reduction_grouping_only:.2f} %"
-    return [f"Reordering       {report.total_layers} layers, ranges {average} smaller ({alone} by grouping alone)"]
+        return words["reordering_off"]
+    return words["reordering_text"].format(
+        layers=report.total_layers,
+        average=f"{report.avg_range_reduction:.2f} %",
+        alone=f"{report.avg_range_reduction_grouping_only:.2f} %",
+    )
 
 
-def _sizes(outcome: Outcome) -> list[str]:
+def _sizes(outcome: Outcome, words: Mapping[str, str]) -> list[str]:
     before, after = outcome.model_size_bytes.get("before"), outcome.model_size_bytes.get("after")
     if not before or not after or before == after:
         return []
-    return [f"Model size       {before / 1e6:.2f} MB, then {after / 1e6:.2f} MB ({before / after:.2f} times smaller)"]
+    text = words["model_size_text"].format(before=before / 1e6, after=after / 1e6, times=before / after)
+    return [_line(words["model_size"], text)]
 
 
-def _artifact(outcome: Outcome) -> list[str]:
+def _artifact(outcome: Outcome, words: Mapping[str, str]) -> list[str]:
     if not outcome.artifact:
         return []
-    used = "used again" if outcome.artifact["reused"] else "saved"
-    return [f"Quantized model  {used}: {outcome.artifact['path']}"]
+    kind = "artifact_reused" if outcome.artifact["reused"] else "artifact_saved"
+    return [_line(words["artifact"], words[kind].format(path=outcome.artifact["path"]))]
 
 
-def _results(results: ExperimentResults) -> list[str]:
-    lines = [f"{label:<16} {text}" for label, text in _headline(results)]
-    for task in results.tasks:
-        lines.append(f"  {task.task}: {_metrics(task)}")
-    lines += [
-        f"  {report.data_set}: perplexity {report.perplexity:.4f} ({report.windows} windows)" for report in results.ppl
-    ]
+def _results(results: ExperimentResults, words: Mapping[str, str]) -> list[str]:
+    lines = [_line(name, text) for name, text in _headline(results, words)]
+    if lines or results.tasks or results.ppl:
+        lines = [*_heading(words["results"]), *lines]
+    lines += [f"  {task.task}: {_metrics(task, words)}" for task in results.tasks]
+    for report in results.ppl:
+        text = words["data_set"].format(perplexity=report.perplexity, windows=report.windows)
+        lines.append(f"  {report.data_set}: {text}")
     if results.fp16 is not None:
-        lines += [f"{label + ', fp16':<16} {text}" for label, text in _headline(results.fp16)]
+        lines += [_line(words["unquantized"].format(name=name), text) for name, text in _headline(results.fp16, words)]
     return lines
 
 
-def _headline(results: ExperimentResults) -> Iterable[tuple[str, str]]:
+def _headline(results: ExperimentResults, words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if results.accuracy is not None:
-        yield "Accuracy", f"{results.accuracy:.4f} ({results.accuracy:.2%})"
+        yield words["accuracy"], f"{results.accuracy:.4f} ({results.accuracy:.2%})"
     if results.perplexity is not None:
-        yield "Perplexity", f"{results.perplexity:.4f}"
+        yield words["perplexity"], f"{results.perplexity:.4f}"
 
 
-def _metrics(task: TaskReport) -> str:
+def _metrics(task: TaskReport, words: Mapping[str, str]) -> str:
     parts = []
     for metric in task.metrics:
         error = "" if math.isnan(metric.stderr) else f" ± {metric.stderr:.4f}"
         parts.append(f"{metric.name} {metric.value:.4f}{error}")
-    return f"{', '.join(parts)} ({task.n} documents, {task.num_fewshot} shots)"
+    return words["task"].format(metrics=", ".join(parts), n=task.n, shots=task.num_fewshot)
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float, words: Mapping[str, str]) -> str:
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
-    return (
-        f"{hours} h {minutes} min {rest:.0f} s"
-        if hours
-        else f"{minutes} min {rest:.0f} s"
-        if minutes
-        else f"{rest:.1f} s"
-    )
+    kind = "hours" if hours else "minutes" if minutes else "seconds"
+    return words[kind].format(hours=hours, minutes=minutes, rest=rest)
 
 
 __all__ = ["recorded", "summary"]

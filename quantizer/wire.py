@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
 from qlog.v1.options import default_of
@@ -249,9 +250,8 @@ def dropped_messages(dropped: Mapping[str, int]) -> list[pb.DroppedEvents]:
     return [pb.DroppedEvents(kind=kind, count=count) for kind, count in sorted(dropped.items()) if count]
 
 
-def with_dropped(finish: bytes, dropped: Mapping[str, int]) -> pb.Event:
-    """A spooled Finish with the losses that the spool counted added to those it names already."""
-    event = pb.Event.FromString(finish)
+def _with_dropped(event: pb.Event, dropped: Mapping[str, int]) -> pb.Event:
+    """A Finish with the losses that the spool counted added to those it names already."""
     total = {entry.kind: entry.count for entry in event.finish.dropped}
     for kind, count in dropped.items():
         total[kind] = total.get(kind, 0) + count
@@ -271,12 +271,33 @@ def last_words(duration_s: float) -> tuple[str, bytes]:
     return spool_entry(Finished(Status.FAILED, "the process ended without finishing", max(0.0, duration_s)))
 
 
+class DamagedEventError(Exception):
+    """The disk has given back other bytes than it was given.
+
+    Attributes:
+        offset: of the event.
+        replacement: what can stand in its place; None: nothing.
+    """
+
+    def __init__(self, event: SpooledEvent) -> None:
+        super().__init__(f"the spool's event {event.offset} is damaged")
+        self.offset = event.offset
+        self.replacement = _damaged_end() if event.kind == "finish" else None
+
+
+def _damaged_end() -> bytes:
+    return spool_entry(Finished(Status.FAILED, "the end of the experiment was damaged in the spool", 0.0))[1]
+
+
 def batches_of(events: Sequence[SpooledEvent], lost: Mapping[str, int]) -> list[Batch]:
     """Messages for the collector, bounded in events and in bytes.
 
     Args:
         events: from the spool, at consecutive offsets.
         lost: events of the experiment that were given up, by kind, for its Finish.
+
+    Raises:
+        DamagedEventError: an event cannot be read.
     """
     batches: list[Batch] = []
     gathered: list[pb.Event] = []
@@ -285,16 +306,23 @@ def batches_of(events: Sequence[SpooledEvent], lost: Mapping[str, int]) -> list[
         if gathered and (len(gathered) == _BATCH_EVENTS or size + len(event.payload or b"") > _BATCH_BYTES):
             batches.append(Batch(event.offset - len(gathered), tuple(gathered)))
             gathered, size = [], 0
-        if event.payload is None:
-            gathered.append(FILLER)
-        elif event.kind == "finish":
-            gathered.append(with_dropped(event.payload, lost))
-        else:
-            gathered.append(pb.Event.FromString(event.payload))
+        gathered.append(_sent(event, lost))
         size += len(event.payload or b"")
     if gathered:
         batches.append(Batch(events[-1].offset + 1 - len(gathered), tuple(gathered)))
     return batches
+
+
+def _sent(event: SpooledEvent, lost: Mapping[str, int]) -> pb.Event:
+    if event.payload is None:
+        return FILLER
+    try:
+        message = pb.Event.FromString(event.payload)
+    except (DecodeError, TypeError) as error:
+        raise DamagedEventError(event) from error
+    if message.WhichOneof("event") != event.kind:
+        raise DamagedEventError(event)
+    return _with_dropped(message, lost) if event.kind == "finish" else message
 
 
 def options_of(spec: ExperimentSpec) -> dict[str, Any]:
@@ -322,6 +350,7 @@ def config_of(spec: ExperimentSpec) -> RunConfig:
 __all__ = [
     "FILLER",
     "STATUSES",
+    "DamagedEventError",
     "batches_of",
     "config_message",
     "config_of",
@@ -336,5 +365,4 @@ __all__ = [
     "spool_entry",
     "timestamp_message",
     "value_message",
-    "with_dropped",
 ]

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,18 @@ def test_the_example_settings_are_those_that_the_services_read() -> None:
     offered = {name for name, _ in example_settings()}
     used = {name for unit in UNITS for name in re.findall(r"\$\{?(\w+)", unit.read_text(encoding="utf-8"))}
     assert used - {"MAINPID"} | {"QLOG_COLLECTOR", "QLOG_TLS_CA", "QLOG_TOKEN_FILE", "HF_HUB_OFFLINE"} == offered
+
+
+@pytest.mark.parametrize("program", ["collector", "quantizer"])
+def test_the_example_configurations_are_ones(program: str, tmp_path: Path) -> None:
+    """As they are, and with what is commented out: every key is a setting, every value one that it takes."""
+    text = (DEPLOY / f"{program}.toml").read_text(encoding="utf-8")
+    file = tmp_path / f"{program}.toml"
+    for example in (text, re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)):
+        file.write_text(example, encoding="utf-8")
+        context = parse(f"{program} serve --config {file}")
+        assert context.params["log_format"] == "json"
+    assert context.params["token_file"] == "/etc/qlog/tokens"
 
 
 def test_the_images_start_programs_with_options_that_they_have() -> None:
@@ -151,6 +163,28 @@ def test_containers_with_tls_start_servers_that_others_may_reach() -> None:
         assert {file.name for file in files} <= explained
         inside = {port.rsplit(":", 1)[1] for port in service["ports"]}
         assert inside == {port.rsplit(":", 1)[1] for port in plain["services"][name]["ports"]}
+
+
+def test_prometheus_reads_what_the_containers_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are the servers' own and open no more than the images do; targets are services with these ports."""
+    compose, plain = compose_file("compose.metrics.yaml"), compose_file("compose.yaml")
+    [job] = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    targets = dict(target.split(":") for target in job["static_configs"][0]["targets"])
+    assert set(targets) == set(plain["services"])
+    for name, port in targets.items():
+        assert not compose["services"][name].get("ports")
+        for variable, value in compose["services"][name]["environment"].items():
+            monkeypatch.setenv(variable, value)
+        with pytest.raises(OpenListeningError, match="metrics_host"):
+            check_metrics(parse(f"{name} serve"))
+        context = parse(f"{name} serve --host 0.0.0.0 --insecure")
+        check_metrics(context)
+        assert str(context.params["metrics_port"]) == port
+
+
+def check_metrics(context: Any) -> None:
+    where = Listening(**{field.name: context.params[field.name] for field in fields(Listening)})
+    replace(where, host=context.params["metrics_host"]).check(option="--metrics_host")
 
 
 def health(endpoint: str, **environment: str) -> tuple[int, str]:

@@ -63,7 +63,16 @@ def import_without(absent: tuple[str, ...], modules: list[str]) -> None:
 
 def test_client_and_collector_need_nothing_heavy() -> None:
     """Every module of both, and the options, import where torch, numpy and the like are not installed."""
-    import_without(HEAVY, [*modules_of("client", "collector"), "qlog.v1.options"])
+    pictures = ("client.render_plot", "client.plot_fonts")  # matplotlib's border.
+    modules = [name for name in modules_of("client", "collector") if name not in pictures]
+    import_without(HEAVY, [*modules, "qlog.v1.options"])
+
+
+def test_whoever_asks_for_no_logs_metrics_or_traces_loads_none() -> None:
+    """qlog, and a collector inside another process, import where structlog and the like are not installed."""
+    serving = ("collector.serve", "collector.metrics")
+    light = [name for name in modules_of("client", "collector") if name not in serving]
+    import_without(("structlog", "prometheus_client", "opentelemetry"), [*light, "quantizer.entry"])
 
 
 def test_the_quantizers_help_needs_nothing_heavy() -> None:

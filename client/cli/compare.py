@@ -2,7 +2,7 @@
 
 import click
 
-from client.cli.options import REF_CONTEXT, answer, references, settings_of, shared_options
+from client.cli.options import REF_CONTEXT, answer, reference_list, settings_of, shared_options
 from client.settings import ask
 
 _EPILOG = """\b
@@ -13,16 +13,15 @@ Examples:
 """
 
 
-def _split(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    refs = tuple(part.strip() for word in value for part in word.split(",") if part.strip())
-    references(ctx, param, refs)
+def _several(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    refs = reference_list(ctx, param, value)
     if len(refs) < 2:
         raise click.UsageError("give two or more experiments to compare", ctx=ctx)
     return refs
 
 
 @click.command("compare", epilog=_EPILOG, context_settings=dict(REF_CONTEXT))
-@click.argument("refs", metavar="REF REF...", nargs=-1, required=True, callback=_split)
+@click.argument("refs", metavar="REF REF...", nargs=-1, required=True, callback=_several)
 @click.option("--all", "everything", is_flag=True, help="Also what is equal.")
 @shared_options
 @click.pass_context

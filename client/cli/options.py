@@ -161,6 +161,15 @@ def references(ctx: click.Context, _param: click.Parameter, value: str | Sequenc
     return value
 
 
+def reference_list(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> tuple[str, ...]:
+    """Check REF arguments of which several may stand in one word, as 0,1."""
+    refs = tuple(part.strip() for word in value for part in word.split(",") if part.strip())
+    references(ctx, param, refs)
+    if not refs:
+        raise click.UsageError("give a REF: a number, -1 for the last, an id or the beginning of one", ctx=ctx)
+    return refs
+
+
 def _similar(ctx: click.Context, wanted: str) -> list[str]:
     from difflib import get_close_matches
 
@@ -182,4 +191,13 @@ def note(text: str) -> None:
     click.echo(f"qlog: {escape(text)}", err=True)
 
 
-__all__ = ["NEGATIVE_NUMBER", "REF_CONTEXT", "answer", "note", "references", "settings_of", "shared_options"]
+__all__ = [
+    "NEGATIVE_NUMBER",
+    "REF_CONTEXT",
+    "answer",
+    "note",
+    "reference_list",
+    "references",
+    "settings_of",
+    "shared_options",
+]

@@ -71,10 +71,10 @@ def _joined(by: str, parts: list[Sql]) -> Sql:
 
 def _words(words: Words) -> Sql:
     if words.glob:
-        check = Sql("(SELECT words GLOB ? FROM details WHERE number = l.number)", (f"*{words.glob.lower()}*",))
+        check = Sql("(SELECT text GLOB ? FROM texts WHERE number = l.number)", (f"*{words.glob.lower()}*",))
         pieces = [piece for piece in words.text.split("*") if len(piece) >= _TRIGRAM]
     else:
-        check = Sql("(SELECT instr(words, ?) > 0 FROM details WHERE number = l.number)", (words.text.lower(),))
+        check = Sql("(SELECT instr(text, ?) > 0 FROM texts WHERE number = l.number)", (words.text.lower(),))
         pieces = [words.text] if len(words.text) >= _TRIGRAM else []
     if not pieces:
         return check

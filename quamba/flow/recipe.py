@@ -26,7 +26,8 @@ class Recipe:
         a_bits: bits of the activations: 8, or 16 for activations that stay float (with 4-bit weights).
         percentile_alpha: in (0, 1]; None: the default for the model's size, with head groups the absolute maximum;
             "auto": for each tensor the one of `AUTO_ALPHAS` with the least quantization error.
-        observer: how the percentile is taken.
+        observer: how the percentile is taken; None: "ema", and with head groups "exact", since which channels share a
+            group is known only after the sweep.
         rotate: Hadamard rotation of the residual stream and of what each out_proj reads.
         group_heads: reorder heads and channels of Mamba-2, with a scale for each of 16 groups.
         apply_gptq: solve for the weights of in_proj, out_proj and a quantized head with GPTQ.
@@ -43,7 +44,7 @@ class Recipe:
     w_bits: int = 8
     a_bits: int = 8
     percentile_alpha: float | Literal["auto"] | None = None
-    observer: ObserverKind = "ema"
+    observer: ObserverKind | None = None
     rotate: bool = True
     group_heads: bool = False
     apply_gptq: bool = False
@@ -54,6 +55,7 @@ class Recipe:
     hybrid: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "observer", self.observer_kind)
         scheme = WeightScheme.of(self.w_bits, self.a_bits)
         self.clippings_for(_SMALL_D_MODEL)
         if self.act_order and not self.apply_gptq:
@@ -66,7 +68,8 @@ class Recipe:
             raise RecipeError(f"group_heads groups 8-bit activations, and {scheme.name} has none; use a_bits 8")
         if self.group_heads and self.observer == "ema" and self.percentile_alpha not in (None, 1.0):
             raise RecipeError(
-                "an ema of percentiles is not taken for each head group; use observer exact, or percentile_alpha 1.0"
+                "an ema of percentiles is not taken for each head group: leave observer out or use exact, "
+                "or use percentile_alpha 1.0"
             )
         if self.hybrid is not None:
             if self.w_bits != 4:
@@ -74,6 +77,11 @@ class Recipe:
             for layer, name in enumerate(self.hybrid):
                 if name not in HYBRID_SCHEMES:
                     raise RecipeError(f"layer {layer} of the hybrid is {name!r}; use {' or '.join(HYBRID_SCHEMES)}")
+
+    @property
+    def observer_kind(self) -> ObserverKind:
+        """How the percentile is taken, the default settled."""
+        return self.observer or ("exact" if self.group_heads else "ema")
 
     def check(self, config: ModelConfig) -> None:
         """Whether a model of this structure can be quantized so.
@@ -92,10 +100,10 @@ class Recipe:
         if self.observer == "minmax" or (alpha is None and self.group_heads):
             return (MINMAX,)
         if alpha == "auto":
-            return tuple(Clipping(self.observer, candidate) for candidate in AUTO_ALPHAS)
+            return tuple(Clipping(self.observer_kind, candidate) for candidate in AUTO_ALPHAS)
         if alpha is None:
             alpha = 0.99999 if d_model <= _SMALL_D_MODEL else 0.9995
-        return (Clipping(self.observer, alpha),)
+        return (Clipping(self.observer_kind, alpha),)
 
     def scheme(self, layer: int) -> WeightScheme:
         """Of a layer's projections."""

@@ -48,23 +48,23 @@ def grouped_clip(op: str, observer: Observer, clipping: Clipping, grouping: Grou
     if op in SSD_GROUPED_SITES:
         return expand_ssd_groups(ssd_group_maximum(absmax, config.ngroups), config.d_state)
     tail = observer.channel_tail
-    columns = 1 if op == "x_conv_out:input" else config.d_state
+    columns = _columns(op, config)
     if not clipping.clips or tail is None:
-        table = group_table(_shaped(absmax, columns, config), grouping)
-        return table.flatten() if columns == 1 else table
+        return group_table(_shaped(absmax, columns, config), grouping)
     # The group of each channel in the old order, where the observer saw it; a state's columns are groups of their own.
     group = torch.empty_like(grouping.group_of_channel)
     group[grouping.channel_order] = grouping.group_of_channel
     groups = grouping.group_count
-    if columns > 1:
-        group = (group[:, None] * columns + torch.arange(columns)).flatten()
+    if columns is None:
+        return expand_groups(tail.clips(group, groups, clipping.percentile_alpha), grouping)
+    group = (group[:, None] * columns + torch.arange(columns)).flatten()
     clips = tail.clips(group, groups * columns, clipping.percentile_alpha)
-    return expand_groups(clips if columns == 1 else clips.view(groups, columns), grouping)
+    return expand_groups(clips.view(groups, columns), grouping)
 
 
 def ranges_of(op: str, observer: Observer, grouping: Grouping, config: ModelConfig) -> ReorderRanges:
     """What grouping and reordering did to one of `GROUPED_SITES`."""
-    columns = 1 if op == "x_conv_out:input" else config.d_state
+    columns = _columns(op, config)
     low, high = (_shaped(extreme, columns, config) for extreme in observer.column_extremes())
     return reorder_ranges(low, high, grouping)
 
@@ -77,8 +77,13 @@ def in_old_order(table: Tensor, grouping: Grouping) -> Tensor:
     return restored.flatten()
 
 
-def _shaped(values: Tensor, columns: int, config: ModelConfig) -> Tensor:
-    return values if columns == 1 else values.view(config.nheads, config.headdim, columns)
+def _columns(op: str, config: ModelConfig) -> int | None:
+    """How many columns each channel has: those of a state, even if it is only one; None for x, which has none."""
+    return None if op == "x_conv_out:input" else config.d_state
+
+
+def _shaped(values: Tensor, columns: int | None, config: ModelConfig) -> Tensor:
+    return values if columns is None else values.view(config.nheads, config.headdim, columns)
 
 
 def mean_reduction(ranges: Mapping[tuple[int, str], ReorderRanges]) -> tuple[float, float]:

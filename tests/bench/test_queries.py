@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from collector.fold import CODEC
-from collector.index_open import INDEX_NAME
+from collector.names import INDEX_NAME
 from collector.store import open_store
 from tests.bench.stores import parse_all, write_log
 from tests.collector.builders import serving

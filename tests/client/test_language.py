@@ -44,7 +44,7 @@ def test_tables_in_chinese(qlog: Qlog, collector: FakeCollector, monkeypatch: py
         "id",
         "时间",
         "模型",
-        "位宽",
+        "量化",
         "alpha",
         "分组",
         "GPTQ",

@@ -22,8 +22,10 @@ from collector.files import FileLayer
 from collector.fold import CODEC, payload_from_events
 from collector.ledger import Receipt
 from collector.limits import MAX_STREAMS
+from collector.records import Record
 from collector.server import Server
 from collector.store import LOG_NAME, Store, open_store
+from collector.wire import record_from_experiment
 
 LEGACY_LINE = (
     b'{"timestamp": "2025-11-05 15:30:00", "command": "python main.py mamba-370m", "config": {"model": "mamba-370m", '
@@ -191,6 +193,21 @@ def record(store: Store, **kind: Any) -> str:
     assert isinstance(answer, Receipt), answer
     assert answer.finished
     return experiment_id
+
+
+def stored_record(number: int) -> Record:
+    """A record as the store has it, that differs by its number."""
+    experiment = pb.Experiment(
+        experiment_id=f"{number:08x}-0000-7000-8000-000000000000",
+        timestamp="2026-11-05 15:30:00",
+        command=f"quantizer run mamba-{number}m",
+        config=pb.ExperimentConfig(model=f"mamba-{number}m", w_bits=4 + number % 2 * 4, a_bits=8),
+        layer_stats=[stats(f"layer_{place}.x_proj:input").layer_stats for place in range(number % 4)],
+        results=pb.Results(accuracy=number / 1000, tasks=[pb.TaskResult(task=f"task_{number % 5}", n=number)]),
+        status=pb.EXPERIMENT_STATUS_COMPLETED,
+        schema_version=1,
+    )
+    return record_from_experiment(experiment, events=3 + number % 4)
 
 
 def log_lines(log_dir: Path) -> list[bytes]:

@@ -191,7 +191,7 @@ def test_what_was_said_is_found(tmp_path):
 @given(st.text(alphabet="ab()\"'<>=!:,.-* \\~&ANDORT09模\x00", max_size=40))
 def test_any_text_is_a_filter_or_refused(text):
     """Nothing but FilterError, and what is accepted is SQL."""
-    index = SqliteIndex(None, lambda entry: {})
+    index = SqliteIndex(None, lambda _offset, _length: b"", lambda entry: {})
     try:
         condition = read_filter(text, index, NOW)
         if condition is not None:

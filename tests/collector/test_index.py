@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from collector.index_open import INDEX_NAME
+from collector.names import INDEX_NAME
 from collector.store import LOG_NAME
 from tests.collector.builders import LEGACY_LINE, opened, record
 

@@ -96,7 +96,7 @@ def test_network_file_systems_are_known_by_the_mount_table(tmp_path, path, kind)
 
 def test_no_store_on_a_network_file_system_unless_forced(log_dir, monkeypatch):
     """Refused in one line that says what to do; reading is always allowed."""
-    monkeypatch.setattr("collector.store.network_file_system", lambda _: "nfs4")
+    monkeypatch.setattr("collector.opening.network_file_system", lambda _: "nfs4")
     with pytest.raises(NetworkFileSystemError, match=r"network file system \(nfs4\).*--collector HOST:PORT"):
         open_store(log_dir, CODEC)
     assert not log_dir.exists()

@@ -10,7 +10,7 @@ from qlog.v1 import common_pb2 as pb
 
 from collector.fold import CODEC
 from collector.ledger import Receipt
-from collector.meta import META_NAME
+from collector.names import META_NAME
 from collector.store import INFLIGHT_NAME, LOG_NAME, open_store
 from tests.collector.builders import batch, begin, finish, log_lines, new_id, opened, record, serving, stats, submit
 

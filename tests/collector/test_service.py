@@ -542,10 +542,10 @@ def test_slow_watchers_do_not_hold_up_senders(client):
     experiment_id = new_id()
     answers = client.append(experiment_id, [*events, *[bulky] * 200, finish()], size=20)
     assert answers[-1].number == 0
-    assert client.server._gate._streams >= 20
+    assert client.server.gate.streams()[0] >= 20
     for watch in watchers:
         watch.cancel()
-    while client.server._gate._streams:
+    while client.server.gate.streams()[0]:
         client.list()
     assert not client.server.store.watchers._watchers
 

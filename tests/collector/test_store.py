@@ -303,7 +303,7 @@ def test_an_empty_file_is_an_empty_store(log_dir):
 
 def test_a_line_that_is_too_long_is_corrupt_and_not_read(log_dir, monkeypatch):
     """One monstrous line does not keep the store closed."""
-    monkeypatch.setattr("collector.store.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("collector.scanning.MAX_LINE_BYTES", 1000)
     log_dir.mkdir()
     (log_dir / LOG_NAME).write_bytes(small_line("a") + small_line("b" * 2000) + small_line("c"))
     with opened(log_dir) as store:

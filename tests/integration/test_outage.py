@@ -5,17 +5,18 @@ The collectors here are real ones, in processes of their own where they are kill
 
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quantizer.entry import run_command
-from quantizer.events import ExperimentEvent, LayerMeasured
+from quantizer.events import ExperimentEvent, Finished, LayerMeasured
 from quantizer.recorder import Recorder, Recording
-from tests.processes import serving, started
+from tests.processes import running, serving
 from tests.quantizer.conftest import until
 from tests.quantizer.runs import numbers, records, run, write_inputs
 
@@ -63,10 +64,13 @@ def test_no_collector_at_all(
     assert numbers(record) == numbers(undisturbed)
 
 
+Action = Callable[[Recording], None]
+
+
 @pytest.fixture
-def at_the_second_tensor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def at_the_second_tensor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Action]]:
     """Calls what is put in the list when a running experiment has measured its second tensor, and sent the first."""
-    actions: list[Any] = []
+    actions: list[Action] = []
     seen: list[ExperimentEvent] = []
     record = Recording.record
 
@@ -83,6 +87,22 @@ def at_the_second_tensor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]
     assert len(seen) > 2
 
 
+@pytest.fixture
+def before_the_end(monkeypatch: pytest.MonkeyPatch) -> list[Action]:
+    """Calls what is put in the list when an experiment has told everything but that it is over."""
+    actions: list[Action] = []
+    record = Recording.record
+
+    def interfere(recording: Recording, event: ExperimentEvent) -> None:
+        if isinstance(event, Finished):
+            for action in actions:
+                action(recording)
+        record(recording, event)
+
+    monkeypatch.setattr(Recording, "record", interfere)
+    return actions
+
+
 def acknowledged(recording: Recording) -> int:
     recorder: Recorder = recording._recorder
     rows = [row for row in recorder._spool.experiments() if row.id == recording.experiment_id]
@@ -90,7 +110,7 @@ def acknowledged(recording: Recording) -> int:
 
 
 def test_a_collector_killed_in_the_middle_and_started_again(
-    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, at_the_second_tensor: list[Any]
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, at_the_second_tensor: list[Action]
 ) -> None:
     """Killed with events acknowledged, started again before the end: everything arrives, once."""
     port = free_port()
@@ -114,7 +134,7 @@ def test_a_collector_killed_in_the_middle_that_stays_away(
     words: list[str],
     undisturbed: dict[str, Any],
     tmp_path: Path,
-    at_the_second_tensor: list[Any],
+    at_the_second_tensor: list[Action],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What it had acknowledged and what it missed become one record when the next run finds it."""
@@ -137,6 +157,63 @@ def test_a_collector_killed_in_the_middle_that_stays_away(
     assert numbers(first) == numbers(second) == numbers(undisturbed)
 
 
+def test_a_collector_that_is_started_again_with_nothing_gets_everything(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, at_the_second_tensor: list[Action]
+) -> None:
+    """Its store is lost with what it had acknowledged: the spool has it still, and no event is missing."""
+    port = free_port()
+    with collector(tmp_path / "there", port) as (first, address):
+
+        def lose_everything(recording: Recording) -> None:
+            until(lambda: acknowledged(recording) >= 3, "the collector has acknowledged some")
+            first.kill()
+            first.wait()
+            (tmp_path / "there").rename(tmp_path / "lost")
+            second.enter_context(collector(tmp_path / "there", port))
+
+        at_the_second_tensor.append(lose_everything)
+        with ExitStack() as second:
+            assert run(words, tmp_path / "here", "--collector", address) == 0
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+    assert record["dropped"] == {}
+
+
+@pytest.mark.parametrize("moment", ["middle", pytest.param("end", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGSTOP])
+def test_a_collector_that_is_gone_or_stands_still_is_not_waited_for(
+    words: list[str],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    at_the_second_tensor: list[Action],
+    before_the_end: list[Action],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    moment: str,
+    how: signal.Signals,
+) -> None:
+    """Nor is the time used up that one which answers would be given at the end. One warning; a flush sends the rest."""
+    monkeypatch.setattr("quantizer.recorder.CLOSE_S", 10_000.0)
+    with collector(tmp_path / "there") as (process, address):
+
+        def strike(recording: Recording) -> None:
+            until(lambda: acknowledged(recording) >= 3, "the collector has acknowledged some")
+            process.send_signal(how)
+
+        (at_the_second_tensor if moment == "middle" else before_the_end).append(strike)
+        try:
+            assert run(words, tmp_path / "here", "--collector", address) == 0
+        finally:
+            process.send_signal(signal.SIGCONT)
+    told = capsys.readouterr()
+    assert told.err.count("warning") == 1
+    assert "not yet" in told.out
+    with collector(tmp_path / "there") as (_, address):
+        assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "here"), "--collector", address]) == 0
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+
+
 def test_a_port_that_swallows_packets(
     words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +221,20 @@ def test_a_port_that_swallows_packets(
     with socket.create_server(("127.0.0.1", 0)) as hole:
         address = f"127.0.0.1:{hole.getsockname()[1]}"
         assert run(words, tmp_path, "--collector", address) == 0
-    assert f"{undisturbed['results']['perplexity']:.4f}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"{undisturbed['results']['perplexity']:.4f}" in told.out
+    assert told.err.count("warning") == 1
+
+
+def test_a_host_that_nobody_knows(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that no resolver has an address for is a collector that is away."""
+    assert run(words, tmp_path, "--collector", "collector.invalid:50551") == 0
+    told = capsys.readouterr()
+    assert f"{undisturbed['results']['perplexity']:.4f}" in told.out
+    assert told.err.count("warning") == 1
+    assert "collector.invalid" in told.err
 
 
 def test_a_service_that_is_no_collector(
@@ -168,16 +258,42 @@ def test_a_service_that_is_no_collector(
     assert "UNIMPLEMENTED" in captured.err
 
 
+# A program whose files cannot grow beyond so many bytes, as if the disk were full. Torch first: it may write where it
+# likes. One that forks ends at once: gRPC does not survive in the child.
+CRAMPED = """
+import os, resource, sys
+from quantizer.surroundings import examine
+from {module} import main
+os.register_at_fork(before=lambda: os._exit(99))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_collector_whose_disk_is_full(
+    words: list[str], undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so, and acknowledges nothing that it has not stored; with room again it gets the whole record."""
+    store = ["--log_dir", str(tmp_path / "there")]
+    program = CRAMPED.format(module="collector.entry", limit=100_000)
+    with serving("-c", program, "serve", "--port", "0", *store) as (_, address):
+        assert run(words, tmp_path / "here", "--collector", address) == 0
+    told = capsys.readouterr()
+    assert told.err.count("warning") == 1
+    assert "not yet" in told.out
+    with collector(tmp_path / "there") as (_, address):
+        assert run_command(["spool", "flush", "--log_dir", str(tmp_path / "here"), "--collector", address]) == 0
+    (record,) = records(tmp_path / "there")
+    assert numbers(record) == numbers(undisturbed)
+    assert record["dropped"] == {}
+
+
 def test_a_full_disk(words: list[str], undisturbed: dict[str, Any], tmp_path: Path) -> None:
     """With a spool that cannot grow, the events go to the collector from memory: same numbers, a whole record."""
     with collector(tmp_path / "there") as (_, address):
-        program = (
-            "import resource, sys; from quantizer.entry import main;"
-            "from quantizer.surroundings import examine;"  # Torch first: it may write where it likes.
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)); main(sys.argv[1:])"
-        )
-        process = started_code(program, *words, "--log_dir", str(tmp_path / "here"), "--collector", address)
-        out, err = process.communicate(timeout=120)
+        program = CRAMPED.format(module="quantizer.entry", limit=12_000)
+        with running("-c", program, *words, "--log_dir", str(tmp_path / "here"), "--collector", address) as process:
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert err.count("warning") == 1, err
         assert "in memory" in err
@@ -186,39 +302,22 @@ def test_a_full_disk(words: list[str], undisturbed: dict[str, Any], tmp_path: Pa
     assert numbers(record) == numbers(undisturbed)
 
 
-def started_code(program: str, *words: str) -> Any:
-    import os
-    import subprocess
-    import sys
-
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+@contextmanager
+def calibrating(words: list[str], *more: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run in a process of its own that is in the middle of its calibration, and would be for long."""
+    with running("quantizer.entry", *words, "--calib_data_num", "512", *more) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("calibrate"):
+                break
+        yield process
 
 
 def test_a_quantizer_killed_in_the_middle_is_told_as_failed(words: list[str], tmp_path: Path) -> None:
     """kill -9 of the quantizer leaves a spool; a flush ends its record, with what was measured until then."""
     log_dir = str(tmp_path / "here")
-    process = started(
-        "quantizer.entry",
-        *words,
-        "--calib_data_num",
-        "512",
-        "--log_dir",
-        log_dir,
-        "--collector",
-        f"127.0.0.1:{free_port()}",
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("calibrate"):
-            break
-    process.kill()
-    process.communicate()
+    with calibrating(words, "--log_dir", log_dir, "--collector", f"127.0.0.1:{free_port()}"):
+        pass  # It is killed here.
     with collector(tmp_path / "there") as (_, address):
         assert run_command(["spool", "flush", "--log_dir", log_dir, "--collector", address]) == 0
     (record,) = records(tmp_path / "there")
@@ -232,13 +331,9 @@ def test_a_stopped_run_is_recorded_as_cancelled(
     number: signal.Signals, code: int, words: list[str], tmp_path: Path
 ) -> None:
     """Ctrl-C and SIGTERM end the experiment, its record says so, and no traceback is shown."""
-    process = started("quantizer.entry", *words, "--calib_data_num", "512", "--log_dir", str(tmp_path))
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("calibrate"):
-            break
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with calibrating(words, "--log_dir", str(tmp_path)) as process:
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
     (record,) = records(tmp_path)
@@ -249,9 +344,10 @@ def test_two_runs_share_a_local_store_though_the_first_serves_it(
     words: list[str], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     """Whoever holds the store serves it; when it ends, another takes over. Both records are whole."""
-    processes = [started("quantizer.entry", *words, "--log_dir", str(tmp_path)) for _ in range(2)]
-    # Both to their end before either is judged: what one says must not leave the other behind.
-    said = [process.communicate(timeout=120) for process in processes]
+    command = ["quantizer.entry", *words, "--log_dir", str(tmp_path)]
+    with running(*command) as first, running(*command) as second:
+        processes = first, second
+        said = [process.communicate(timeout=120) for process in processes]
     for process, (out, err) in zip(processes, said, strict=True):
         assert process.returncode == 0, err
         assert "warning" not in err, err

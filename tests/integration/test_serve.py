@@ -19,6 +19,14 @@ from tests.processes import serving
 from tests.quantizer.conftest import until
 from tests.quantizer.runs import numbers, records, run, write_inputs
 
+# gRPC does not survive in the child of a fork: a service that forks ends at once here.
+UNFORKED = """
+import os, sys
+os.register_at_fork(before=lambda: os._exit(99))
+from quantizer.entry import main
+main(sys.argv[1:])
+"""
+
 
 class Running:
     """A quantizer and a collector, each in a process of its own, and a client of the first."""
@@ -87,7 +95,8 @@ def programs(root: Path, directory: Path) -> Iterator[Running]:
     store = directory / "store"
     with serving("collector.entry", "serve", "--port", "0", "--log_dir", str(store)) as (_, collector):
         words = ["serve", "--port", "0", "--model_root", str(root), "--log_dir", str(directory / "logs")]
-        with serving("quantizer.entry", *words, "--collector", collector, "--devices", "cpu") as (process, address):
+        words += ["--collector", collector, "--devices", "cpu"]
+        with serving("-c", UNFORKED, *words) as (process, address):
             client = Running(process, address, root, store)
             yield client
             client.channel.close()

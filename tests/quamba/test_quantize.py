@@ -256,6 +256,32 @@ def test_the_default_alpha_goes_by_the_models_width() -> None:
     assert Recipe(percentile_alpha=0.9, observer="minmax").clippings_for(768) == (MINMAX,)
 
 
+def test_the_default_observer_goes_by_the_head_groups() -> None:
+    """An ema, comparable with the papers; with head groups, which are known after the sweep, the exact quantile."""
+    assert Recipe(group_heads=True, percentile_alpha=0.9).clippings_for(768) == (Clipping("exact", 0.9),)
+    assert Recipe(group_heads=True, percentile_alpha=0.9) == Recipe(
+        group_heads=True, percentile_alpha=0.9, observer="exact"
+    )
+    assert Recipe(group_heads=True).clippings_for(768) == (MINMAX,)
+    with pytest.raises(RecipeError, match="leave observer out"):
+        Recipe(group_heads=True, percentile_alpha=0.9, observer="ema")
+
+
+@pytest.mark.parametrize("alpha", [None, 0.95])
+def test_head_groups_of_states_with_a_single_column(alpha: float | None, tmp_path: Path) -> None:
+    """A state of one column is still a table by head, channel and column; the model computes with it."""
+    config = small_config("mamba2", ssm_d_state=1)
+    model = load_model(str(write_checkpoint(tmp_path / "narrow", config)), device="cpu").model
+    ids = torch.arange(40).view(2, 20)
+    expected = model(ids)
+    for _ in quantize(model, Recipe(group_heads=True, percentile_alpha=alpha), batch_documents(ids.tolist(), 2, 20)):
+        pass
+    mixer, sizes = model.layers[0].mixer, model.config
+    assert mixer.state_scale.shape == (sizes.nheads, sizes.headdim, 1)
+    found = model(ids)
+    assert ((found - expected).square().sum() / expected.square().sum()).item() < 0.1
+
+
 def test_documents_become_batches_in_their_order() -> None:
     """Cut, padded and counted; empty ones are left out, and nothing at all is an error."""
     batches = batch_documents([[1, 2, 3], [], [4], [5, 6, 7, 8, 9]], 2, max_tokens=4)

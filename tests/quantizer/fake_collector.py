@@ -1,7 +1,7 @@
 """A collector of a few lines, with a real gRPC server on a port of its own, that can misbehave on request."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from types import TracebackType
 
@@ -21,6 +21,14 @@ class FakeCollector(CollectorServiceServicer):
         self.requests = 0
         self.die_after_requests: int | None = None
         self.refuse: grpc.StatusCode | None = None
+        # None: all.
+        self.refused_id: str | None = None
+        # Cleared: no call is answered.
+        self.answering = threading.Event()
+        self.answering.set()
+        # Called with each request before it is taken.
+        self.look: Callable[[pb.AppendExperimentRequest], None] = lambda _request: None
+        self.tokens: list[str] = []
         self._lock = threading.Lock()
         self._server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         add_CollectorServiceServicer_to_server(self, self._server)
@@ -40,6 +48,7 @@ class FakeCollector(CollectorServiceServicer):
         self.stop()
 
     def stop(self) -> None:
+        self.answering.set()
         self._server.stop(None).wait()
 
     def finished(self, experiment_id: str) -> bool:
@@ -51,12 +60,20 @@ class FakeCollector(CollectorServiceServicer):
     def _number(self, experiment_id: str) -> int | None:
         return list(self.store).index(experiment_id) if self.finished(experiment_id) else None
 
+    def _call(self, context: grpc.ServicerContext) -> None:
+        self.tokens += [str(value) for key, value in context.invocation_metadata() if key == "authorization"]
+        self.answering.wait()
+
+    def _check(self, experiment_id: str, context: grpc.ServicerContext) -> None:
+        if self.refuse is not None and self.refused_id in (None, experiment_id):
+            context.abort(self.refuse, "refused on request")
+
     def GetAppendStatus(
         self, request: pb.GetAppendStatusRequest, context: grpc.ServicerContext
     ) -> pb.GetAppendStatusResponse:
+        self._call(context)
         with self._lock:
-            if self.refuse is not None:
-                context.abort(self.refuse, "refused on request")
+            self._check(request.experiment_id, context)
             return pb.GetAppendStatusResponse(
                 committed_offset=len(self.store.get(request.experiment_id, [])),
                 finished=self.finished(request.experiment_id),
@@ -67,12 +84,13 @@ class FakeCollector(CollectorServiceServicer):
         self, request_iterator: Iterator[pb.AppendExperimentRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.AppendExperimentResponse]:
         for request in request_iterator:
+            self._call(context)
             with self._lock:
+                self.look(request)
                 self.requests += 1
                 if self.die_after_requests is not None and self.requests > self.die_after_requests:
                     context.abort(grpc.StatusCode.UNAVAILABLE, "dying on request")
-                if self.refuse is not None:
-                    context.abort(self.refuse, "refused on request")
+                self._check(request.experiment_id, context)
                 events = self.store.setdefault(request.experiment_id, [])
                 if request.offset > len(events):
                     context.abort(grpc.StatusCode.OUT_OF_RANGE, f"offset {request.offset}: {len(events)} is wanted")

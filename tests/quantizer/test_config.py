@@ -30,7 +30,8 @@ def refusal(**options: Any) -> tuple[str, str]:
 def test_an_empty_specification_has_the_defaults_of_the_table() -> None:
     """A foreign client that sets nothing gets what the command line gets."""
     config = read()
-    assert (config.w_bits, config.a_bits, config.percentile_alpha, config.observer) == (8, 8, None, "ema")
+    assert (config.w_bits, config.a_bits, config.percentile_alpha, config.observer) == (8, 8, None, "")
+    assert config.record()["observer"] == "ema"
     assert (config.calib_data_num, config.calib_seqlen, config.batch_size) == (512, 512, 1)
     assert config.stats_layers.of(6) == (0, 1, 2)
     assert config.tasks == ("lambada_openai",)
@@ -75,7 +76,6 @@ def test_several_alphas_are_an_experiment_each() -> None:
         {"rotation": "some"},
         {"preset": "quamba3"},
         {"group_heads": True, "w_bits": 4, "a_bits": 16},
-        {"group_heads": True, "percentile_alpha": "0.99"},
         {"hybrid_blocks_config": "file.json", "w_bits": 4},
         {"preset": "quamba2-w4a8", "w_bits": 4},
         {"preset": "quamba1", "apply_gptq": True},
@@ -90,7 +90,8 @@ def test_several_alphas_are_an_experiment_each() -> None:
         {"percentile_alpha": "0.99,None"},
         {"percentile_alpha": ",".join(f"0.9{i}" for i in range(65))},
         {"percentile_alpha": "auto", "observer": "minmax"},
-        {"percentile_alpha": "auto", "group_heads": True},
+        {"percentile_alpha": "auto", "group_heads": True, "observer": "ema"},
+        {"percentile_alpha": "0.999", "group_heads": True, "observer": "ema"},
         {"act_order": True},
         {"preset": "quamba2-w8a8", "act_order": True},
         {"observer": "median"},
@@ -144,6 +145,14 @@ def test_a_hybrid_needs_its_file() -> None:
         field, message = refusal(**options)
         assert field == "hybrid_blocks_config"
         assert "JSON array" in message
+
+
+@pytest.mark.parametrize("alpha", ["0.9995", "auto"])
+def test_an_alpha_with_head_groups_needs_no_other_option(alpha: str) -> None:
+    """Groups are known after the sweep: their quantiles are exact unless the user says otherwise, and recorded so."""
+    config = read(group_heads=True, percentile_alpha=alpha)
+    assert {clipping.kind for clipping in config.recipe().clippings_for(256)} <= {"exact"}
+    assert config.record()["observer"] == "exact"
 
 
 def test_a_preset_stands_for_its_options() -> None:

@@ -70,6 +70,7 @@ class SignalledServer:
 
     devices = ()
     port = 1
+    metrics_url = ""
     stopped = 0
 
     def __init__(self, *_arguments: object, **_more: object) -> None:

@@ -14,7 +14,7 @@ import pytest
 from quamba.completions import Completion, TextPiece
 from quantizer.completion_output import output_for
 from quantizer.entry import run_command
-from tests.processes import started
+from tests.processes import running
 from tests.quamba.checkpoints import MODELS, small_config, write_checkpoint
 
 MODEL = str(MODELS / "mamba-2m")
@@ -105,23 +105,19 @@ def test_streamed_pieces_are_the_text(capsys: pytest.CaptureFixture[str]) -> Non
 def test_text_arrives_while_the_model_goes_on() -> None:
     """The first piece is there long before the last token; Ctrl-C ends the line and says so in one more."""
     words = ["generate", MODEL, "--prompt", PROMPT, "--max_new_tokens", "1000000", "--stream", "--top_k", "5"]
-    process = started("quantizer.entry", *words)
-    guard = threading.Timer(60, process.kill)
-    guard.start()
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.read(1)
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read().endswith("\n")
-        assert process.stderr.read() == "quantizer: error: stopped\n"
-        assert process.wait() == 130
-    finally:
-        guard.cancel()
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
+    with running("quantizer.entry", *words) as process:
+        guard = threading.Timer(60, process.kill)
+        guard.start()
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read().endswith("\n")
+            assert process.stderr.read() == "quantizer: error: stopped\n"
+            assert process.wait() == 130
+        finally:
+            guard.cancel()
 
 
 def test_prompts_come_from_files_and_standard_input(

@@ -220,7 +220,7 @@ def test_an_idle_experiment_sends_heartbeats(
     collector: FakeCollector, recorders: Recorders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An experiment that has nothing to tell is still heard of, without new events."""
-    monkeypatch.setattr("quantizer.sender.HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("quantizer.transfer.HEARTBEAT_S", 0.05)
     recording = begin(recorders.open(collector.address))
     until(lambda: collector.heartbeats.count(recording.experiment_id) > 2, "heartbeats")
     assert collector.kinds(recording.experiment_id) == ["begin"]

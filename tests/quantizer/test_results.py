@@ -1,7 +1,9 @@
 """The headline figures, and the text that ends a run."""
 
 from dataclasses import replace
+from string import Formatter
 
+from qlog.v1.language import width
 from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quamba.reports import MetricReport, PerplexityReport, TaskReport
@@ -10,6 +12,7 @@ from quantizer.outcome import Outcome
 from quantizer.recorder import Delivery
 from quantizer.results import results_of
 from quantizer.summary import summary
+from quantizer.summary_words import WORDS
 from quantizer.wire import config_of
 from tests.quantizer.builders import layer_report
 
@@ -79,6 +82,41 @@ def test_the_summary_has_what_a_user_looks_for() -> None:
     ):
         assert wanted in shown, wanted
     assert "6.0000" in shown  # The mean of the ranges 5, 6 and 7.
+
+
+def test_the_summary_in_chinese() -> None:
+    """The same in Chinese: the labels that the lab uses, each table's columns aligned as a terminal shows them."""
+    shown = summary(outcome(), DELIVERED, "zh")
+    for wanted in (
+        "配置",
+        "最终结果",
+        "模型",
+        "量化",
+        "激活统计",
+        "裁剪前范围",
+        "裁剪后范围",
+        "范围缩小",
+        "裁剪比例",
+        "Reorder效果",
+        "影响层数",
+    ):
+        assert wanted in shown, wanted
+    for wanted in ("some-model", "W8A8", "0.2500", "4.00", "1 小时 2 分 5 秒", "编号 7", "0199-some-id"):
+        assert wanted in shown, wanted
+    lines = shown.splitlines()
+    head = next(place for place, line in enumerate(lines) if line.startswith("激活统计"))
+    assert len({width(line) for line in lines[head : head + 5]}) == 1
+    model, bits = (next(line for line in lines if value in line) for value in ("some-model", "W8A8"))
+    assert width(model.partition("some-model")[0]) == width(bits.partition("W8A8")[0]) == 17
+
+
+def test_every_word_of_the_summary_is_there_in_both_languages() -> None:
+    """The same keys, with the same places to fill in."""
+    places = [
+        {key: {name for _, name, _, _ in Formatter().parse(text) if name} for key, text in words.items()}
+        for words in WORDS.values()
+    ]
+    assert places[0] == places[1]
 
 
 def test_the_summary_says_where_a_record_is_that_did_not_arrive() -> None:

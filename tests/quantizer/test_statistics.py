@@ -11,7 +11,7 @@ from client.entry import main as qlog
 from quamba.statistics import isolated
 from quantizer.statistics import VARIABLE
 from tests.documents import ROOT, Document
-from tests.processes import started
+from tests.processes import running
 from tests.quantizer.runs import numbers, records, run, write_inputs
 
 NAMES = ("kurtosis", "steps_used")
@@ -81,8 +81,8 @@ def test_numbers_of_the_experiment_do_not_change(tmp_path: Path, example: Path) 
 def test_the_environment_names_files_too(tmp_path: Path, example: Path) -> None:
     """In a process of its own, as the workers of `quantizer serve` are."""
     _, words = write_inputs(tmp_path)
-    process = started("quantizer.entry", *words, "--log_dir", str(tmp_path), **{VARIABLE: str(example)})
-    _, errors = process.communicate(timeout=120)
+    with running("quantizer.entry", *words, "--log_dir", str(tmp_path), **{VARIABLE: str(example)}) as process:
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     (record,) = records(tmp_path)
     assert all("kurtosis" in tensor for tensor in record["activation_stats"].values())

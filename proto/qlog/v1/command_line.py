@@ -1,9 +1,14 @@
 """What the command lines of the three programs say alike: their version, where they listen, wrong usage, counts."""
 
+import logging
+import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from qlog.v1.escaping import escape
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -70,6 +75,68 @@ def listen_options(port: int) -> Callable[[_Command], _Command]:
     return decorate
 
 
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def log_options(level: str = "info") -> Callable[[_Command], _Command]:
+    """Decorate a command with --log_format and --log_level (this one by default)."""
+
+    def decorate(command: _Command) -> _Command:
+        command = click.option(
+            "log_level",
+            "--log_level",
+            "--log-level",
+            type=click.Choice(LOG_LEVELS),
+            default=level,
+            show_default=True,
+            help="The least important lines that are logged.",
+        )(command)
+        return click.option(
+            "log_format",
+            "--log_format",
+            "--log-format",
+            type=click.Choice(LOG_FORMATS),
+            default="text",
+            show_default=True,
+            help="How log lines are written, on standard error: for people, or an object of JSON each.",
+        )(command)
+
+    return decorate
+
+
+def metrics_options(command: _Command) -> _Command:
+    """Decorate a server's command with --metrics_port and --metrics_host."""
+    command = click.option(
+        "metrics_host",
+        "--metrics_host",
+        "--metrics-host",
+        metavar="HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address of the metrics; elsewhere than on loopback they take TLS and a reader's token, as calls do.",
+    )(command)
+    return click.option(
+        "metrics_port",
+        "--metrics_port",
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Serve metrics for Prometheus at http://HOST:PORT/metrics; 0: any free port.  [default: none]",
+    )(command)
+
+
+def traces_option(command: _Command) -> _Command:
+    """Decorate a server's command with --otlp_endpoint."""
+    return click.option(
+        "otlp_endpoint",
+        "--otlp_endpoint",
+        "--otlp-endpoint",
+        metavar="URL",
+        help="Send traces by OTLP over gRPC, as http://HOST:4317; takes the extra otel.  [default: none]",
+    )(command)
+
+
 def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
     """Tell what click refuses; the exit code.
 
@@ -89,9 +156,44 @@ def refusal(error: click.ClickException, program: str, complain: Callable[[str],
     return error.exit_code
 
 
+def complain(program: str, text: str, *, prefix: str) -> None:
+    """Tell in one line why a program ends: after the prefix, or as an entry of its log where that is JSON."""
+    line = " ".join(text.split())
+    # Whoever has not set up such a log has not imported it.
+    logs = sys.modules.get("qlog.v1.logs")
+    if logs is not None and logs.logs_json():
+        logging.getLogger(program).error(line)
+    else:
+        click.echo(f"{prefix}{escape(line)}", err=True)
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things: "1 experiment", "2 experiments"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-__all__ = ["WRONG_USAGE", "counted", "listen_options", "refusal", "version_option"]
+class Seconds(click.FloatRange):
+    """A finite number of seconds within bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does; nan is within any range, by comparison, and refused here."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail("nan is no number of seconds", param, ctx)
+        return found
+
+
+__all__ = [
+    "LOG_FORMATS",
+    "LOG_LEVELS",
+    "WRONG_USAGE",
+    "Seconds",
+    "complain",
+    "counted",
+    "listen_options",
+    "log_options",
+    "metrics_options",
+    "refusal",
+    "traces_option",
+    "version_option",
+]

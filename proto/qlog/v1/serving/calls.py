@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from qlog.v1.serving.access import ADMINS, ANONYMOUS, Access, Caller, Identity, Roles, RoleTable
+from qlog.v1.serving.listening import MAX_REQUEST_BYTES
 from qlog.v1.serving.statuses import bad_request, refuse
 
 logger = logging.getLogger(__name__)
@@ -26,10 +27,16 @@ _BEARER = "bearer "
 MOST_SUBJECTS = 8
 # The fields that say what a request is about, in the order in which they are looked for.
 _SUBJECT_FIELDS = ("experiment_id", "ref", "name", "refs")
+# Of a filter or a name, this many characters.
+_MOST_FILTER, _MOST_SUBJECT = 512, 128
 
 
 class MalformedRequestError(Exception):
     """A message of a stream cannot be parsed."""
+
+
+class TooLargeRequestError(Exception):
+    """A message of a stream is larger than is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,12 @@ class Call:
         who: called; "anonymous" where nobody is asked, "unknown" where the answer was wrong.
         peer: the address that gRPC gives.
         code: how it ended.
+        start_s: when it came, in seconds since 1970.
         duration_s: from its first byte to its last.
-        subjects: the experiments, references or jobs that it was about, the first of them.
+        certificate: the common name in the client's certificate that was verified; empty: there was none.
+        trace: its `traceparent`, as W3C's Trace Context has it; empty: none.
+        subjects: the experiments, references, jobs or models that it was about, the first of them.
+        filter: of a query.
         requests: messages received.
         events: of experiments, among them.
     """
@@ -52,8 +63,12 @@ class Call:
     roles: Roles
     peer: str
     code: grpc.StatusCode
+    start_s: float
     duration_s: float
+    certificate: str
+    trace: str
     subjects: tuple[str, ...]
+    filter: str
     requests: int
     events: int
 
@@ -68,6 +83,7 @@ class Observer(Protocol):
         """It is over."""
 
 
+_TOO_LARGE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
 _UNKNOWN = Identity("unknown", frozenset())
 
 
@@ -76,7 +92,9 @@ class _Ticket:
     """What becomes known of a call while it lasts."""
 
     identity: Identity = _UNKNOWN
+    certificate: str = ""
     subjects: dict[str, None] = field(default_factory=dict)
+    filter: str = ""
     requests: int = 0
     events: int = 0
 
@@ -87,9 +105,13 @@ class _Ticket:
             value = getattr(request, name, None)
             if value and len(self.subjects) < MOST_SUBJECTS:
                 if isinstance(value, str):
-                    self.subjects.setdefault(value[:128])
+                    self.subjects.setdefault(value[:_MOST_SUBJECT])
                 else:
-                    self.subjects.update((str(item)[:128], None) for item in value[:MOST_SUBJECTS])
+                    self.subjects.update((str(item)[:_MOST_SUBJECT], None) for item in value[:MOST_SUBJECTS])
+        if self.requests == 1:
+            self.filter = str(getattr(request, "filter", ""))[:_MOST_FILTER]
+            if model := getattr(getattr(request, "spec", None), "model", ""):
+                self.subjects.setdefault(str(model)[:_MOST_SUBJECT])
         events = getattr(request, "events", None)
         if events is not None:
             self.events += len(events)
@@ -105,6 +127,7 @@ class Calls(grpc.ServerInterceptor):
         domain: of the server's errors.
         observers: told of every call.
         malformed: makes the error for a message of a stream that cannot be parsed.
+        too_large: the same for one that is larger than is taken.
     """
 
     def __init__(
@@ -114,12 +137,14 @@ class Calls(grpc.ServerInterceptor):
         domain: str,
         observers: Sequence[Observer] = (),
         malformed: Callable[[str], Exception] = MalformedRequestError,
+        too_large: Callable[[str], Exception] = TooLargeRequestError,
     ) -> None:
         self._access = access
         self._roles = roles
         self._domain = domain
         self._observers = tuple(observers)
         self._malformed = malformed
+        self._too_large = too_large
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wrap one call's handler."""
@@ -135,6 +160,8 @@ class Calls(grpc.ServerInterceptor):
         def read(data: Any, ticket: _Ticket, context: grpc.ServicerContext) -> Any:
             if many:
                 return self._messages(data, parse, ticket)
+            if trouble := _too_large(data):
+                refuse(context, *_TOO_LARGE, trouble, domain=self._domain)
             try:
                 return ticket.note(parse(data))
             except DecodeError:
@@ -163,6 +190,8 @@ class Calls(grpc.ServerInterceptor):
 
     def _messages(self, data: Iterator[bytes], parse: Callable[[bytes], Any], ticket: _Ticket) -> Iterator[Any]:
         for item in data:
+            if trouble := _too_large(item):
+                raise self._too_large(trouble)
             try:
                 message = parse(item)
             except DecodeError:
@@ -172,17 +201,19 @@ class Calls(grpc.ServerInterceptor):
     @contextmanager
     def _told(self, method: str, context: Any) -> Iterator[_Ticket]:
         # `context`: the stubs of ServicerContext lack code().
-        start = time.perf_counter()
+        start, start_s = time.perf_counter(), time.time()
         ticket = _Ticket()
         finished = False
         for observer in self._observers:
             observer.began(method)
         try:
-            ticket.identity = self._admit(method, context)
+            self._admit(method, context, ticket)
             yield ticket
             finished = True
         except MalformedRequestError as error:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST", str(error), domain=self._domain)
+        except TooLargeRequestError as error:
+            refuse(context, *_TOO_LARGE, str(error), domain=self._domain)
         except Exception as error:
             if context.code() is None:
                 self._incident(method, context, error)
@@ -190,13 +221,15 @@ class Calls(grpc.ServerInterceptor):
         finally:
             if self._observers:
                 code = context.code() or (grpc.StatusCode.OK if finished else grpc.StatusCode.CANCELLED)
-                self._tell(method, context.peer(), code, time.perf_counter() - start, ticket)
+                self._tell(method, context, code, start_s, time.perf_counter() - start, ticket)
 
-    def _admit(self, method: str, context: grpc.ServicerContext) -> Identity:
+    def _admit(self, method: str, context: grpc.ServicerContext, ticket: _Ticket) -> None:
         wanted = self._roles.get(method, ADMINS)
         if wanted is None:
-            return ANONYMOUS
+            ticket.identity = ANONYMOUS
+            return
         caller = _caller(context)
+        ticket.certificate = caller.subject or ""
         identity = self._access.identify(caller)
         if identity is None:
             message = (
@@ -205,12 +238,12 @@ class Calls(grpc.ServerInterceptor):
                 else "this server asks for a token: give --token_file FILE, or send `authorization: Bearer TOKEN`"
             )
             refuse(context, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", message, domain=self._domain)
+        ticket.identity = identity
         if not wanted & identity.roles:
             message = (
                 f"{_short(method)} takes the role {_listed(wanted)}; {identity.name} has {_listed(identity.roles)}"
             )
             refuse(context, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", message, domain=self._domain)
-        return identity
 
     def _incident(self, method: str, context: grpc.ServicerContext, error: Exception) -> None:
         incident = os.urandom(4).hex()
@@ -218,21 +251,38 @@ class Calls(grpc.ServerInterceptor):
         message = f"internal error, incident {incident} in the server's log"
         refuse(context, grpc.StatusCode.INTERNAL, "INTERNAL", message, domain=self._domain)
 
-    def _tell(self, method: str, peer: str, code: grpc.StatusCode, duration_s: float, ticket: _Ticket) -> None:
-        identity = ticket.identity
+    def _tell(
+        self,
+        method: str,
+        context: grpc.ServicerContext,
+        code: grpc.StatusCode,
+        start_s: float,
+        duration_s: float,
+        ticket: _Ticket,
+    ) -> None:
         call = Call(
-            method,
-            identity.name,
-            identity.roles,
-            peer,
-            code,
-            duration_s,
-            tuple(ticket.subjects),
-            ticket.requests,
-            ticket.events,
+            method=method,
+            who=ticket.identity.name,
+            roles=ticket.identity.roles,
+            peer=context.peer(),
+            code=code,
+            start_s=start_s,
+            duration_s=duration_s,
+            certificate=ticket.certificate,
+            trace=_trace(context),
+            subjects=tuple(ticket.subjects),
+            filter=ticket.filter,
+            requests=ticket.requests,
+            events=ticket.events,
         )
         for observer in self._observers:
             observer.ended(call)
+
+
+def _too_large(data: bytes) -> str:
+    if len(data) <= MAX_REQUEST_BYTES:
+        return ""
+    return f"a message of {len(data)} bytes, at most {MAX_REQUEST_BYTES} are taken: send less at a time"
 
 
 def _caller(context: grpc.ServicerContext) -> Caller:
@@ -246,6 +296,13 @@ def _caller(context: grpc.ServicerContext) -> Caller:
     return Caller(token, subject or None)
 
 
+def _trace(context: grpc.ServicerContext) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value[:64]
+    return ""
+
+
 def _short(method: str) -> str:
     return method.rpartition("/")[2]
 
@@ -254,4 +311,4 @@ def _listed(roles: Roles) -> str:
     return " or ".join(sorted(roles)) or "none"
 
 
-__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer"]
+__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer", "TooLargeRequestError"]

@@ -1,7 +1,7 @@
 """Where a server listens, and what that takes: loopback as it is, elsewhere with TLS and tokens."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from qlog.v1.serving.access import Access, OpenAccess, TokenAccess
 logger = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 4 << 20
+# gRPC itself refuses what is larger than this, in words of its own; what lies between is refused in ours.
+_HARD_LIMIT_BYTES = 2 * MAX_REQUEST_BYTES
 # Calls at a time of one connection, and bytes of metadata of one call: above the first the call is refused now and
 # then, above the second always.
 _MOST_STREAMS_PER_CONNECTION = 512
@@ -61,8 +63,11 @@ class Listening:
         """Whether clients have to prove who they are."""
         return self.token_file is not None or self.tls_client_ca is not None
 
-    def check(self) -> None:
+    def check(self, *, option: str = "--host") -> None:
         """Refuse what contradicts itself, and addresses that others reach unless that is safe or meant.
+
+        Args:
+            option: that gave the host, for messages.
 
         Raises:
             OpenListeningError: others would reach it.
@@ -73,7 +78,7 @@ class Listening:
             raise OpenListeningError(f"{given} needs {other} beside it")
         if self.tls_client_ca is not None and not self.tls:
             raise OpenListeningError("--tls_client_ca needs --tls_cert and --tls_key beside it")
-        check_reach(self.host, lacks=self._lacks(), insecure=self.insecure)
+        check_reach(self.host, lacks=self._lacks(), insecure=self.insecure, option=option)
 
     def _lacks(self) -> str:
         missing = [] if self.tls else ["--tls_cert and --tls_key"]
@@ -105,7 +110,7 @@ def server_options(*, max_send_bytes: int = -1) -> Sequence[tuple[str, Any]]:
     return (
         # Else a second server could listen on the same port, and each would get a part of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_receive_message_length", _HARD_LIMIT_BYTES),
         ("grpc.max_send_message_length", max_send_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS_PER_CONNECTION),
         ("grpc.max_metadata_size", _METADATA_BYTES),
@@ -153,7 +158,7 @@ class _Certificates:
         self._files = [Path(str(listening.tls_cert)), Path(str(listening.tls_key))]
         if listening.tls_client_ca is not None:
             self._files.append(Path(listening.tls_client_ca))
-        self._seen = self._marks()
+        self._seen = marks_of(self._files)
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a port.
@@ -176,7 +181,7 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([(key, cert)], ca)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        marks = self._marks()
+        marks = marks_of(self._files)
         if marks == self._seen:
             return None
         self._seen = marks
@@ -188,16 +193,18 @@ class _Certificates:
         logger.info("the certificate %s was read again", self._listening.tls_cert)
         return fresh
 
-    def _marks(self) -> list[tuple[int, ...]]:
-        marks: list[tuple[int, ...]] = []
-        for file in self._files:
-            try:
-                status = file.stat()
-            except OSError:
-                marks.append(())
-            else:
-                marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
-        return marks
+
+def marks_of(files: Iterable[Path]) -> list[tuple[int, ...]]:
+    """What differs once one of the files has changed."""
+    marks: list[tuple[int, ...]] = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            marks.append(())
+        else:
+            marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return marks
 
 
 def check_pair(listening: Listening, key: bytes) -> None:
@@ -230,5 +237,6 @@ __all__ = [
     "access_of",
     "add_port",
     "check_reach",
+    "marks_of",
     "server_options",
 ]

@@ -1,0 +1,245 @@
+"""What an operator sees of real servers: audit lines, metrics, health, and how they stop."""
+
+import json
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from qlog.v1 import collector_pb2 as wire
+from qlog.v1 import collector_pb2_grpc
+from qlog.v1 import common_pb2 as pb
+
+from tests.collector.builders import finish, new_id, opened, requests, whole
+from tests.processes import serving
+from tests.secured import TOKENS, Secured, secured
+
+HOSTILE = "m\n2026-11-25T00:00:00Z collector info: forged\x1b[2J\r\x00\u202e\u2028"
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """The first true answer; fails after half a minute."""
+    end = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < end, condition
+        time.sleep(0.02)
+    return found
+
+
+def scraped(url: str, *, context: ssl.SSLContext | None = None, token: str = "") -> dict[str, float]:
+    """The samples of /metrics, by name and labels."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name + "".join(f",{key}={value}" for key, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def second_line(process: Any) -> str:
+    """Where the metrics are."""
+    line: str = process.stdout.readline()
+    return line.rpartition(" ")[2].strip()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Secured:
+    return secured(tmp_path / "tls")
+
+
+def channel(files: Secured, endpoint: str, *own: bytes) -> grpc.Channel:
+    return grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(Path(files.ca).read_bytes(), *own))
+
+
+def bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
+def code_of(call: Callable[[], Any]) -> str:
+    try:
+        answer = call()
+        if hasattr(answer, "__next__"):
+            list(answer)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+def test_the_log_tells_who_did_what_from_where_and_keeps_secrets(files: Secured, tmp_path: Path) -> None:
+    """Each call is a line of JSON: principal, role, method, subject, peer, code, duration; refused ones are warnings.
+    What clients wrote never ends a line; tokens are in none, whatever they are sent as."""
+    errors: list[str] = []
+    words = [
+        "serve",
+        "--port",
+        "0",
+        "--log_dir",
+        str(tmp_path / "store"),
+        "--log_format",
+        "json",
+        "--log_level",
+        "debug",
+    ]
+    with (
+        serving("collector.entry", *words, *files.server, errors=errors) as (process, endpoint),
+        channel(files, endpoint) as connection,
+    ):
+        stub = collector_pb2_grpc.CollectorServiceStub(connection)
+        name = new_id()
+        admin = bearer(TOKENS["admin"])
+        assert (
+            code_of(
+                lambda: stub.AppendExperiment(
+                    requests(name, whole(model=HOSTILE)), metadata=bearer(TOKENS["writer"]), timeout=20
+                )
+            )
+            == "OK"
+        )
+        annotation = wire.AnnotateExperimentRequest(ref=HOSTILE)
+        assert code_of(lambda: stub.AnnotateExperiment(annotation, metadata=admin, timeout=20)) != "OK"
+        asked = wire.ListExperimentsRequest(filter=HOSTILE)
+        trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        stub_list = lambda token, **more: stub.ListExperiments(  # noqa: E731 - one line, used thrice
+            asked, metadata=[*bearer(token), trace, ("x-note", "n")], timeout=20, **more
+        )
+        code_of(lambda: stub_list(TOKENS["reader"]))
+        assert code_of(lambda: stub_list("wrong-token-value")) == "UNAUTHENTICATED"
+        assert code_of(lambda: stub.BackupStore(wire.BackupStoreRequest(), metadata=bearer(TOKENS["reader"]))) == (
+            "PERMISSION_DENIED"
+        )
+        until(lambda: sum('"BackupStore"' in line for line in errors))
+        process.terminate()
+        process.wait(30)
+    text = "".join(errors)
+    assert not any(token in text for token in (*TOKENS.values(), "wrong-token-value"))
+    lines = [json.loads(line) for line in errors]
+    assert text.isascii()
+    assert "\x1b" not in text
+    calls = [line for line in lines if line["event"] == "call"]
+    told = [(call["method"], call["level"], call["who"], call["roles"], call["code"]) for call in calls]
+    assert told[:1] + told[-3:] == [
+        ("AppendExperiment", "info", "writer-name", ["writer"], "OK"),
+        ("ListExperiments", "debug", "reader-name", ["reader"], calls[-3]["code"]),
+        ("ListExperiments", "warning", "unknown", [], "UNAUTHENTICATED"),
+        ("BackupStore", "warning", "reader-name", ["reader"], "PERMISSION_DENIED"),
+    ]
+    assert calls[0]["subjects"] == [name]
+    assert calls[0]["events"] == len(whole())
+    assert (calls[1]["method"], calls[1]["level"], calls[1]["subjects"]) == ("AnnotateExperiment", "info", [HOSTILE])
+    assert (calls[2]["filter"], calls[2]["trace"]) == (HOSTILE, trace[1])
+    assert all(re.fullmatch(r"ipv[46]:\S+:\d+", call["peer"]) and call["duration_ms"] > 0 for call in calls)
+
+
+def test_the_log_for_people_is_a_line_an_entry(tmp_path: Path) -> None:
+    """No name that a client chose begins a line, or steers the terminal."""
+    errors: list[str] = []
+    with (
+        serving("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path), errors=errors) as (process, at),
+        grpc.insecure_channel(at) as connection,
+    ):
+        stub = collector_pb2_grpc.CollectorServiceStub(connection)
+        code_of(lambda: stub.AnnotateExperiment(wire.AnnotateExperimentRequest(ref=HOSTILE), timeout=20))
+        until(lambda: any("call" in line for line in errors))
+        process.terminate()
+        process.wait(30)
+    entry = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z collector info: [^\x00-\x1f\x7f-\x9f\u2028\u202e]+\n")
+    assert [line for line in errors if not entry.fullmatch(line)] == []
+    assert any("forged" in line for line in errors)
+
+
+def test_metrics_count_real_calls(tmp_path: Path) -> None:
+    """Before and after: calls by method and code, latencies, events, syncs, sizes, streams, torn ends, lost runs."""
+    log = tmp_path / "percentile_experiments.jsonl"
+    log.write_bytes(b'{"torn')
+    words = ["serve", "--port", "0", "--log_dir", str(tmp_path), "--metrics_port", "0", "--lease_s", "1"]
+    with serving("collector.entry", *words) as (process, endpoint), grpc.insecure_channel(endpoint) as connection:
+        url = second_line(process)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", url)
+        stub = collector_pb2_grpc.CollectorServiceStub(connection)
+        before = scraped(url)
+        append, get = "method=CollectorService.AppendExperiment", "method=CollectorService.GetExperiment"
+        assert before[f"qlog_rpc_started_total,{append}"] == 0
+        watch = stub.WatchExperiments(wire.WatchExperimentsRequest(), timeout=60)
+        lost = [pb.DroppedEvents(kind="layer_stats", count=3), pb.DroppedEvents(kind="made up " + HOSTILE, count=2)]
+        events = [*whole()[:-1], finish(dropped=lost)]
+        list(stub.AppendExperiment(requests(new_id(), events), timeout=30))
+        list(stub.AppendExperiment(requests(new_id(), whole()[:-1]), timeout=30))  # Its sender is gone: LOST.
+        assert code_of(lambda: stub.GetExperiment(wire.GetExperimentRequest(ref="0"), timeout=30)) == "OK"
+        assert code_of(lambda: stub.GetExperiment(wire.GetExperimentRequest(ref="77"), timeout=30)) == "NOT_FOUND"
+        after = until(lambda: (found := scraped(url))["qlog_store_lost_experiments_total"] == 1 and found)
+        watch.cancel()
+        assert before[f"qlog_store_set_aside_total,file={log.name}"] == 1
+        size = f"qlog_store_size_bytes,file={log.name}"
+        assert after[size] == log.stat().st_size > before[size] == 0
+        assert after["qlog_store_experiments"] == 2
+        assert after[f"qlog_rpc_handled_total,code=OK,{append}"] == 2
+        assert (
+            after[f"qlog_rpc_handled_total,code=OK,{get}"] == after[f"qlog_rpc_handled_total,code=NOT_FOUND,{get}"] == 1
+        )
+        assert after[f"qlog_rpc_duration_seconds_count,{get}"] == 2
+        assert after["qlog_rpc_events_received_total"] == 2 * len(events) - 1
+        assert after["qlog_rpc_in_flight,method=CollectorService.WatchExperiments"] == after["qlog_streams"] == 1
+        assert after["qlog_store_sync_seconds_count,file=percentile_experiments.jsonl"] >= 2
+        assert after["qlog_store_commit_events_sum"] == 2 * len(events) - 1
+        assert after["qlog_store_commit_batches_count"] >= 2
+        assert after["qlog_store_dropped_events_total,kind=layer_stats"] == 3
+        assert after["qlog_store_dropped_events_total,kind=other"] == 2
+        assert after["qlog_store_queue_batches"] == after["qlog_store_running_experiments"] == 0
+        until(lambda: scraped(url)["qlog_streams"] == 0)
+
+
+def test_metrics_elsewhere_take_tls_and_a_readers_token(files: Secured, tmp_path: Path) -> None:
+    """On another address than loopback metrics are as hard to read as records; on loopback they are open."""
+    words = ["serve", "--port", "0", "--log_dir", str(tmp_path / "store"), "--metrics_port", "0", *files.server]
+    with serving("collector.entry", *words, "--metrics_host", "0.0.0.0") as (process, _):
+        url = second_line(process).replace("0.0.0.0", "127.0.0.1")
+        assert url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=files.ca)
+        assert scraped(url, context=trusted, token=TOKENS["reader"])["qlog_store_experiments"] == 0
+        for token in ("", "wrong", TOKENS["writer"]):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                scraped(url, context=trusted, token=token)
+        with pytest.raises((urllib.error.URLError, ConnectionError)):
+            scraped(url.replace("https", "http"), token=TOKENS["reader"])
+    with serving("collector.entry", *words) as (process, _):
+        assert scraped(second_line(process))["qlog_store_experiments"] == 0
+
+
+@pytest.mark.parametrize("program", ["collector", "quantizer"])
+def test_metrics_are_not_open_to_others_by_mistake(program: str, tmp_path: Path, capsys: Any) -> None:
+    """The same refusal as for calls: one line, exit 2; so says `config`."""
+    from collector.entry import main as collector
+    from quantizer.entry import run_command as quantizer
+
+    main = {"collector": collector, "quantizer": quantizer}[program]
+    for verb in ("serve", "config"):
+        given = [verb, "--log_dir", str(tmp_path / "x"), "--metrics_port", "0", "--metrics_host", "0.0.0.0"]
+        assert main(given) == 2
+        assert re.fullmatch(rf"{program}: [^\n]*--metrics_host[^\n]*--insecure[^\n]*\n", capsys.readouterr().err)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_port_of_metrics_that_is_taken_is_said(tmp_path: Path, capsys: Any) -> None:
+    """One line, exit 1, and the store is free again."""
+    from collector.entry import main
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = ["serve", "--port", "0", "--log_dir", str(tmp_path), "--metrics_port", str(taken.getsockname()[1])]
+        assert main(words) == 1
+    assert re.fullmatch(
+        r"collector: cannot listen on [^\n]* for metrics: [^\n]*--metrics_port\n", capsys.readouterr().err
+    )
+    with opened(tmp_path):
+        pass
