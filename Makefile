@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := client collector quantizer quamba proto/qlog tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test test-long test-gpu bench bench-mlflow lint format type coverage clean
+.PHONY: help setup proto demo test test-long test-gpu test-node bench bench-mlflow lint format type coverage clean
 
 help: ## What can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test-long: setup ## The long tests too: large models and data (QLOG_ASSETS), hou
 test-gpu: setup ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m 'gpu'
 
+test-node: setup ## The client in another language: needs Node 18 or later and its npm, which fetches two packages
+	npm install --prefix tests/integration/node --no-package-lock --no-audit --no-fund
+	$(BIN)/python -m pytest -m 'node'
+
 bench: setup ## The benchmarks: ratios, both sides in one run
 	$(BIN)/python -m pytest -m 'bench and not mlflow' -s tests/bench
 
@@ -60,5 +64,5 @@ coverage: setup ## The tests, with the lines they reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 clean: ## Remove what was built (keeps logs/)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info tests/integration/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f proto/qlog/v1/*_pb2*.py proto/qlog/v1/*_pb2.pyi

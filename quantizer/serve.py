@@ -34,6 +34,7 @@ from quantizer.events import Began, Finished, Status
 from quantizer.job import Job
 from quantizer.jobs import Jobs
 from quantizer.recorder import Recorder
+from quantizer.roots import Roots
 from quantizer.service import DOMAIN, Operations, Quantizer, Streams
 from quantizer.settings import Settings
 from quantizer.worker import work
@@ -61,6 +62,7 @@ class ServeOptions:
     listening: Listening
     model_root: Path
     devices: str
+    output_root: Path | None = None
     log_format: str = "text"
     log_level: str = "info"
     metrics_host: str = "127.0.0.1"
@@ -107,8 +109,10 @@ class QuantizerServer:
             self._local.close()
             raise
         self.jobs = Jobs(serves)
+        roots = Roots.of(options.model_root, options.output_root)
         self._runners = [
-            DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main) for device in self.devices
+            DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main, roots.check)
+            for device in self.devices
         ]
         self._health = health.HealthServicer()
         observers: list[Observer] = [Audit(ROLES)]
@@ -131,7 +135,7 @@ class QuantizerServer:
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
         try:
-            self.port = self._listen(options)
+            self.port = self._listen(options, roots)
         except QuantizerError:
             self.recorder.close()
             raise
@@ -141,10 +145,10 @@ class QuantizerServer:
         for name in ("", *_SERVICES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def _listen(self, options: ServeOptions) -> int:
+    def _listen(self, options: ServeOptions, roots: Roots) -> int:
         streams = Streams()
         quantizer_pb2_grpc.add_QuantizerServiceServicer_to_server(
-            Quantizer(self.jobs, self.devices, options.model_root.resolve(), streams), self._server
+            Quantizer(self.jobs, self.devices, roots, streams), self._server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -4,7 +4,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -27,6 +26,7 @@ from quantizer.job import Job, JobState, JobView, QueueFullError, RequestReusedE
 from quantizer.job_wire import OPERATION_PREFIX, command_of, operation_message, watch_message
 from quantizer.jobs import Jobs
 from quantizer.model_list import list_models
+from quantizer.roots import Roots
 from quantizer.surroundings import examine
 from quantizer.wire import config_of
 
@@ -60,7 +60,7 @@ class Quantizer(QuantizerServiceServicer):
 
     jobs: Jobs
     devices: tuple[Device, ...]
-    model_root: Path
+    roots: Roots
     streams: Streams = field(default_factory=Streams)
 
     def SubmitExperiment(
@@ -79,7 +79,7 @@ class Quantizer(QuantizerServiceServicer):
             if not any(serves(config.device, device.name) for device in self.devices):
                 names = ", ".join(device.name for device in self.devices)
                 raise SpecError((Violation("device", f"device {config.device} is not served here: {names}, or auto"),))
-            config = examine(config, self.model_root)
+            config = examine(config, self.roots)
             command = request.command or command_of(request.spec)
             job = Job(new_experiment_id(), config, spec, command, request.request_id)
             return operation_message(self.jobs.submit(job))
@@ -138,9 +138,9 @@ class Quantizer(QuantizerServiceServicer):
         """The models below the model root."""
         models = [
             pb.Model(name=model.name, family=model.family, size_bytes=model.size_bytes)
-            for model in list_models(self.model_root)
+            for model in list_models(self.roots.models)
         ]
-        return pb.ListModelsResponse(models=models, model_root=str(self.model_root))
+        return pb.ListModelsResponse(models=models, model_root=str(self.roots.models))
 
 
 @dataclass(frozen=True)
