@@ -77,7 +77,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
       quantizer run models/mamba-2m --quantize --percentile_alpha 1.0 --eval_ppl --ppl_dataset gutenberg
       quantizer run models/mamba2-4m --eval_ppl --ppl_dataset wikitext2
     """
-    from quantizer.wire import config_of
+    from quantizer.wire_spec import config_of
 
     settings = Settings.of(context)
     config = config_of(spec_from_options(options))
