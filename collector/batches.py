@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _FROM = (
     " (SELECT coalesce(max(first_offset), 0) FROM batches WHERE experiment_id = ?1 AND first_offset <= ?2)"
     " ORDER BY first_offset"
 )
+# Of events in one row: as much as a watcher is sent at a time.
+_ROW_BYTES = 512 << 10
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ, which Python has no name for
 
 
@@ -80,6 +83,36 @@ class Running:
             self.size_bytes + len(batch.payload),
             self.finished or batch.finishes,
         )
+
+
+def joined(batches: Iterable[Batch]) -> list[Batch]:
+    """The same events in fewer rows: batches of one experiment that follow each other become one, up to a size.
+
+    A payload behind another is one message to protobuf, with the events of both.
+    """
+    rows: list[list[Batch]] = []
+    last: dict[str, tuple[list[Batch], int]] = {}
+    for batch in batches:
+        row, size = last.get(batch.experiment_id, ([], _ROW_BYTES))
+        size += len(batch.payload)
+        if size > _ROW_BYTES:
+            row, size = [], len(batch.payload)
+            rows.append(row)
+        row.append(batch)
+        last[batch.experiment_id] = row, size
+    return [row[0] if len(row) == 1 else _one(row) for row in rows]
+
+
+def _one(row: Sequence[Batch]) -> Batch:
+    first = row[0]
+    return Batch(
+        first.experiment_id,
+        first.offset,
+        sum(batch.count for batch in row),
+        sum(batch.tensors for batch in row),
+        row[-1].finishes,
+        b"".join([batch.payload for batch in row]),
+    )
 
 
 # (first offset, count, payload).
@@ -157,6 +190,7 @@ __all__ = [
     "Stored",
     "check",
     "is_damage",
+    "joined",
     "read_batches",
     "read_running",
 ]

@@ -78,13 +78,19 @@ class Endings:
     def status(self, experiment_id: str) -> Receipt:
         """What is on disk of an experiment; nothing of one never heard of."""
         # A line is indexed before its experiment stops running: asked in this order, one of the two answers.
-        state = self.running.get(experiment_id) or self.lost.get(experiment_id, Running())
+        if (running := self.running.get(experiment_id)) is not None and not running.finished:
+            return Receipt(running.committed)
+        state = running or self.lost.get(experiment_id, Running())
         entry = self._ledger.find(experiment_id)
         return Receipt(state.committed) if entry is None else receipt_of(entry, state.committed)
 
     def state(self, experiment_id: str) -> Running:
         """How far an experiment has come that is not over."""
         return self.running.get(experiment_id) or self.lost.get(experiment_id) or Running()
+
+    def line_of(self, experiment_id: str) -> Entry | None:
+        """The line of an experiment, if it has one. For the writing thread, which alone ends what runs."""
+        return None if experiment_id in self.running else self._ledger.find(experiment_id)
 
     def heard(self, experiment_id: str) -> None:
         """Its sender lives."""
@@ -97,7 +103,7 @@ class Endings:
 
     def stored(self, experiment_id: str, state: Running) -> None:
         """More of its events are on disk."""
-        entry = self._ledger.find(experiment_id)
+        entry = self.line_of(experiment_id)
         if entry is None:
             self.running[experiment_id] = state
             self.heard(experiment_id)

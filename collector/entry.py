@@ -1,6 +1,5 @@
 """The command line: `collector serve` and `collector config`."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import click
 from click.core import ParameterSource
 from qlog.v1.command_line import (
     Seconds,
+    complain,
     listen_options,
     log_options,
     metrics_options,
@@ -20,6 +20,7 @@ from qlog.v1.command_line import (
     version_option,
 )
 from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
 
 from collector.errors import CollectorError, ListenError
 from collector.lease import DEFAULT_LEASE_S
@@ -165,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
+    plain_logging("collector: ")
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="collector", standalone_mode=False)
     except click.ClickException as error:
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"collector: {' '.join(text.split())}", err=True)
+    complain("collector", text, prefix="collector: ")
 
 
 if __name__ == "__main__":

@@ -70,10 +70,12 @@ class Inflight:
         return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA page_size=16384")
+        connection.execute("PRAGMA page_size=32768")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=2000")
+        # A whole transaction: pages that are written before its end are written twice.
+        connection.execute("PRAGMA cache_size=-32768")
         connection.execute("PRAGMA journal_size_limit=67108864")
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version > batches.VERSION:

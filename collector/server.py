@@ -16,6 +16,7 @@ from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_
 from collector import limits
 from collector.auth import ROLES
 from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
+from collector.keep import KeepBytes
 from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
@@ -75,7 +76,7 @@ class Server:
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self.gate, unary_s)],
+            interceptors=[calls, Guard(self.gate, unary_s), KeepBytes()],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,

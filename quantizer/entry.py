@@ -1,6 +1,5 @@
 """The command line of the quantizer: parse, one call, one translation of what went wrong."""
 
-import logging
 import os
 import shlex
 import sys
@@ -11,8 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, traces_option, version_option
+from qlog.v1.command_line import (
+    complain,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
 from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
 from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
@@ -63,9 +71,18 @@ cli.add_command(search_hybrid)
     envvar="QLOG_LANG",
     help="The language of the summary.  [env: QLOG_LANG; default: that of the locale, else en]",
 )
+@log_options()
 @spec_options
 @click.pass_context
-def run(context: click.Context, /, statistics: Sequence[Path], language: str | None, **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    statistics: Sequence[Path],
+    language: str | None,
+    log_format: str,
+    log_level: str,
+    **options: Any,
+) -> None:
     """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
 
     MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
@@ -79,10 +96,17 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
     """
     from quantizer.wire_spec import config_of
 
+    if log_format == "json":
+        from qlog.v1.logs import start_logging
+
+        start_logging("quantizer", log_format, log_level)
+    else:
+        plain_logging("quantizer: warning: ", log_level)
     settings = Settings.of(context)
     config = config_of(spec_from_options(options))
     load(files_of(statistics))
     # Torch is loaded from here on.
+    from quantizer.console import Console
     from quantizer.local_run import run_here
 
     run_here(
@@ -92,6 +116,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
         collector=settings.collector,
         credentials=settings.credentials,
         language=language or language_of(os.environ),
+        console=Console(verbose=config.verbose, form=log_format, level=log_level),
     )
 
 
@@ -211,7 +236,7 @@ _EXTRA_MODULES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hu
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are one line each, on standard error."""
     # What the library warns of.
-    logging.basicConfig(format="quantizer: warning: %(message)s", level=logging.WARNING)
+    plain_logging("quantizer: warning: ")
     try:
         context = cli.make_context("quantizer", list(arguments))
         context.meta["arguments"] = list(arguments)
@@ -243,7 +268,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"quantizer: error: {' '.join(message.split())}", err=True)
+    complain("quantizer", message, prefix="quantizer: error: ")
 
 
 def _trace() -> None:

@@ -1,10 +1,14 @@
 """What the command lines of the three programs say alike: their version, where they listen, wrong usage, counts."""
 
+import logging
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from qlog.v1.escaping import escape
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -152,6 +156,17 @@ def refusal(error: click.ClickException, program: str, complain: Callable[[str],
     return error.exit_code
 
 
+def complain(program: str, text: str, *, prefix: str) -> None:
+    """Tell in one line why a program ends: after the prefix, or as an entry of its log where that is JSON."""
+    line = " ".join(text.split())
+    # Whoever has not set up such a log has not imported it.
+    logs = sys.modules.get("qlog.v1.logs")
+    if logs is not None and logs.logs_json():
+        logging.getLogger(program).error(line)
+    else:
+        click.echo(f"{prefix}{escape(line)}", err=True)
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things: "1 experiment", "2 experiments"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -173,6 +188,7 @@ __all__ = [
     "LOG_LEVELS",
     "WRONG_USAGE",
     "Seconds",
+    "complain",
     "counted",
     "listen_options",
     "log_options",

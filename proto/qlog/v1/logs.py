@@ -60,6 +60,14 @@ def start_logging(program: str, form: str, level: str, stream: TextIO | None = N
         logging.getLogger(package).setLevel(least)
 
 
+def logs_json() -> bool:
+    """Whether entries are written as JSON."""
+    return any(
+        isinstance(handler.formatter, ProcessorFormatter) and as_json in handler.formatter.processors
+        for handler in logging.getLogger().handlers
+    )
+
+
 def as_json(_logger: object, _method: str, event: Event) -> str:
     """An entry as one line of JSON: ASCII, so that nothing in it can act on a terminal."""
     return harmless_json(json.dumps(_ordered(event), default=str))
@@ -87,4 +95,4 @@ def _quoted(value: object) -> str:
     return escape(json.dumps(text, ensure_ascii=False))
 
 
-__all__ = ["OURS", "as_json", "as_text", "start_logging"]
+__all__ = ["OURS", "as_json", "as_text", "logs_json", "start_logging"]
