@@ -7,7 +7,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.serving.listening import Listening, access_of
+from qlog.v1.serving.metering import Metering
 
+from collector.auth import ROLES
 from tests.collector.builders import finish, new_id, opened, requests, whole
 from tests.processes import serving
-from tests.secured import TOKENS, Secured, secured
+from tests.secured import TOKENS, Secured, secret, secured
 
 HOSTILE = "m\n2026-11-25T00:00:00Z collector info: forged\x1b[2J\r\x00\u202e\u2028"
 
@@ -140,23 +144,6 @@ def test_the_log_tells_who_did_what_from_where_and_keeps_secrets(files: Secured,
     assert all(re.fullmatch(r"ipv[46]:\S+:\d+", call["peer"]) and call["duration_ms"] > 0 for call in calls)
 
 
-def test_the_log_for_people_is_a_line_an_entry(tmp_path: Path) -> None:
-    """No name that a client chose begins a line, or steers the terminal."""
-    errors: list[str] = []
-    with (
-        serving("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path), errors=errors) as (process, at),
-        grpc.insecure_channel(at) as connection,
-    ):
-        stub = collector_pb2_grpc.CollectorServiceStub(connection)
-        code_of(lambda: stub.AnnotateExperiment(wire.AnnotateExperimentRequest(ref=HOSTILE), timeout=20))
-        until(lambda: any("call" in line for line in errors))
-        process.terminate()
-        process.wait(30)
-    entry = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z collector info: [^\x00-\x1f\x7f-\x9f\u2028\u202e]+\n")
-    assert [line for line in errors if not entry.fullmatch(line)] == []
-    assert any("forged" in line for line in errors)
-
-
 def test_metrics_count_real_calls(tmp_path: Path) -> None:
     """Before and after: calls by method and code, latencies, events, syncs, sizes, streams, torn ends, lost runs."""
     log = tmp_path / "percentile_experiments.jsonl"
@@ -198,21 +185,58 @@ def test_metrics_count_real_calls(tmp_path: Path) -> None:
         until(lambda: scraped(url)["qlog_streams"] == 0)
 
 
-def test_metrics_elsewhere_take_tls_and_a_readers_token(files: Secured, tmp_path: Path) -> None:
+def test_metrics_elsewhere_take_tls_and_a_readers_token(files: Secured) -> None:
     """On another address than loopback metrics are as hard to read as records; on loopback they are open."""
-    words = ["serve", "--port", "0", "--log_dir", str(tmp_path / "store"), "--metrics_port", "0", *files.server]
-    with serving("collector.entry", *words, "--metrics_host", "0.0.0.0") as (process, _):
-        url = second_line(process).replace("0.0.0.0", "127.0.0.1")
+    where = Listening(tls_cert=files.cert, tls_key=files.key, token_file=files.tokens)
+    trusted = ssl.create_default_context(cafile=files.ca)
+    series = "qlog_rpc_started_total,method=CollectorService.GetExperiment"
+    with metered("0.0.0.0", where) as url:
         assert url.startswith("https://")
-        trusted = ssl.create_default_context(cafile=files.ca)
-        assert scraped(url, context=trusted, token=TOKENS["reader"])["qlog_store_experiments"] == 0
+        assert scraped(url, context=trusted, token=TOKENS["reader"])[series] == 0
         for token in ("", "wrong", TOKENS["writer"]):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 scraped(url, context=trusted, token=token)
         with pytest.raises((urllib.error.URLError, ConnectionError)):
             scraped(url.replace("https", "http"), token=TOKENS["reader"])
-    with serving("collector.entry", *words) as (process, _):
-        assert scraped(second_line(process))["qlog_store_experiments"] == 0
+        # A new certificate counts at the next connection.
+        renewed = secured(files.directory)
+        assert scraped(url, context=ssl.create_default_context(cafile=renewed.ca), token=TOKENS["reader"])[series] == 0
+        secret(Path(files.key), "no key\n")
+        assert scraped(url, context=ssl.create_default_context(cafile=renewed.ca), token=TOKENS["reader"])[series] == 0
+    with metered("127.0.0.1", where) as url:
+        assert scraped(url)[series] == 0
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            scraped(url.replace("metrics", "other"))
+
+
+@contextmanager
+def metered(host: str, where: Listening) -> Iterator[str]:
+    """Metrics of a server that listens so, and where they are read from here."""
+    metering = Metering("collector", ROLES)
+    metering.serve(host, 0, where, access_of(where))
+    try:
+        yield metering.url.replace("0.0.0.0", "127.0.0.1")
+    finally:
+        metering.stop()
+
+
+def test_scrapers_that_hang_do_not_hold_up_others() -> None:
+    """Those who connect and say nothing are bounded in number; once they are gone, metrics are read again."""
+    with metered("127.0.0.1", Listening()) as url:
+        port = int(url.split(":")[2].partition("/")[0])
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+        assert scraped(url)
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for connection in silent:
+            connection.close()
+        until(lambda: readable(url))
+
+
+def readable(url: str) -> bool:
+    try:
+        return bool(scraped(url))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("program", ["collector", "quantizer"])
