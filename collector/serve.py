@@ -52,11 +52,11 @@ def serve_until_stopped(options: ServeOptions) -> None:
     Raises:
         CollectorError: it cannot start.
     """
-    start_logging("collector", options.log_format, options.log_level)
     # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
     # instructions of this thread, where it can take no lock.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     try:
+        start_logging("collector", options.log_format, options.log_level)
         _serve(options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
