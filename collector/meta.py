@@ -60,6 +60,10 @@ class Meta:
         """Bytes up to the end of the last whole line."""
         return self._file.committed
 
+    def size_in_file(self) -> int:
+        """Bytes in the file now, whole lines or not."""
+        return self._file.size()
+
     def has_more(self) -> bool:
         """Whether another process has written."""
         return self._file.has_more()
