@@ -23,7 +23,7 @@ from qlog.v1.serving.metering import Metering
 
 from collector.auth import ROLES
 from tests.collector.builders import finish, new_id, opened, requests, whole
-from tests.processes import serving
+from tests.processes import serving, started
 from tests.secured import TOKENS, Secured, secret, secured
 
 HOSTILE = "m\n2026-11-25T00:00:00Z collector info: forged\x1b[2J\r\x00\u202e\u2028"
@@ -142,6 +142,25 @@ def test_the_log_tells_who_did_what_from_where_and_keeps_secrets(files: Secured,
     assert (calls[1]["method"], calls[1]["level"], calls[1]["subjects"]) == ("AnnotateExperiment", "info", [HOSTILE])
     assert (calls[2]["filter"], calls[2]["trace"]) == (HOSTILE, trace[1])
     assert all(re.fullmatch(r"ipv[46]:\S+:\d+", call["peer"]) and call["duration_ms"] > 0 for call in calls)
+
+
+def test_a_log_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
+    """A pipe that is full long since: calls are answered, and it stops when it is told to."""
+    process = started("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path))
+    try:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().partition("listening on ")[2].split()[0].rstrip(",")
+        with grpc.insecure_channel(endpoint) as connection:
+            stub = collector_pb2_grpc.CollectorServiceStub(connection)
+            asked = wire.GetAppendStatusRequest(experiment_id=new_id())
+            for _ in range(600):  # More lines than a pipe takes: 64 KiB of some 200 bytes each.
+                stub.GetAppendStatus(asked, timeout=20)
+            process.terminate()
+            assert process.wait(30) == 0
+    finally:
+        process.kill()
+        out, err = process.communicate()
+    assert (out, err.count("call") > 100) == ("", True)
 
 
 def test_metrics_count_real_calls(tmp_path: Path) -> None:
