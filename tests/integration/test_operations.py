@@ -1,5 +1,6 @@
 """What an operator sees of real servers: audit lines, metrics, health, and how they stop."""
 
+import io
 import json
 import re
 import socket
@@ -14,16 +15,20 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.logs import start_logging
+from qlog.v1.serving.audit import Audit
 from qlog.v1.serving.listening import Listening, access_of
 from qlog.v1.serving.metering import Metering
 
 from collector.auth import ROLES
+from collector.server import Server
 from tests.collector.builders import finish, new_id, opened, requests, whole
-from tests.processes import serving
+from tests.processes import serving, started
 from tests.secured import TOKENS, Secured, secret, secured
 
 HOSTILE = "m\n2026-11-25T00:00:00Z collector info: forged\x1b[2J\r\x00\u202e\u2028"
@@ -142,6 +147,60 @@ def test_the_log_tells_who_did_what_from_where_and_keeps_secrets(files: Secured,
     assert (calls[1]["method"], calls[1]["level"], calls[1]["subjects"]) == ("AnnotateExperiment", "info", [HOSTILE])
     assert (calls[2]["filter"], calls[2]["trace"]) == (HOSTILE, trace[1])
     assert all(re.fullmatch(r"ipv[46]:\S+:\d+", call["peer"]) and call["duration_ms"] > 0 for call in calls)
+
+
+def test_certificates_are_told_by_their_names(tmp_path: Path) -> None:
+    """Who came with a client certificate: the name that the token file gives it, and that in the certificate itself."""
+    authority = trustme.CA()
+    names = {name: authority.issue_cert("127.0.0.1", common_name=name) for name in ("server", "ann", "eve\nforged")}
+    pem = {name: b"".join(blob.bytes() for blob in issued.cert_chain_pems) for name, issued in names.items()}
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    (tmp_path / "server.pem").write_bytes(pem["server"])
+    where = Listening(
+        tls_cert=str(tmp_path / "server.pem"),
+        tls_key=secret(tmp_path / "server.key", names["server"].private_key_pem.bytes().decode()),
+        tls_client_ca=str(tmp_path / "ca.pem"),
+        token_file=secret(tmp_path / "tokens", "writer laptop-of-ann cert:ann\n"),
+    )
+    stream = io.StringIO()
+    start_logging("collector", "text", "info", stream)
+    with opened(tmp_path / "store") as store:
+        server = Server(store, where, reflection=False, observers=[Audit(ROLES)])
+        server.start()
+        for name, code in (("ann", "OK"), ("eve\nforged", "UNAUTHENTICATED")):
+            own = grpc.ssl_channel_credentials(
+                authority.cert_pem.bytes(), names[name].private_key_pem.bytes(), pem[name]
+            )
+            with grpc.secure_channel(server.endpoint, own) as connection:
+                stub = collector_pb2_grpc.CollectorServiceStub(connection)
+                asked = wire.GetAppendStatusRequest(experiment_id=new_id())
+                assert code_of(lambda stub=stub, asked=asked: stub.GetAppendStatus(asked, timeout=20)) == code
+        server.stop()
+    known, unknown = stream.getvalue().splitlines()
+    assert " who=laptop-of-ann roles=writer " in known
+    assert " certificate=ann " in known
+    assert " warning: call " in unknown
+    assert " who=unknown " in unknown
+    assert r' certificate="eve\nforged"' in unknown
+
+
+def test_a_log_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
+    """A pipe that is full long since: calls are answered, and it stops when it is told to."""
+    process = started("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path))
+    try:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().partition("listening on ")[2].split()[0].rstrip(",")
+        with grpc.insecure_channel(endpoint) as connection:
+            stub = collector_pb2_grpc.CollectorServiceStub(connection)
+            asked = wire.GetAppendStatusRequest(experiment_id=new_id())
+            for _ in range(600):  # More lines than a pipe takes: 64 KiB of some 200 bytes each.
+                stub.GetAppendStatus(asked, timeout=20)
+            process.terminate()
+            assert process.wait(30) == 0
+    finally:
+        process.kill()
+        out, err = process.communicate()
+    assert (out, err.count("call") > 100) == ("", True)
 
 
 def test_metrics_count_real_calls(tmp_path: Path) -> None:
