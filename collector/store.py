@@ -289,7 +289,7 @@ class Store:
 
         self.refresh()
         checked.running = len(self.running())
-        yield from check_all(self._catalog, lambda name: name in self.running(), checked)
+        yield from check_all(self._catalog, self._events, lambda name: name in self.running(), checked)
 
 
 def _now() -> str:

@@ -28,7 +28,7 @@ from quantizer.jobs import Jobs
 from quantizer.model_list import list_models
 from quantizer.roots import Roots
 from quantizer.surroundings import examine
-from quantizer.wire import config_of
+from quantizer.wire_spec import config_of
 
 DOMAIN = "qlog.quantizer"
 MOST_COMMAND = 8192
