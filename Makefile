@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SOURCES := client collector quantizer quamba proto/qlog tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test test-long test-gpu bench lint format type coverage clean
+.PHONY: help setup proto demo test test-long test-gpu test-node bench bench-mlflow lint format type coverage clean
 
 help: ## What can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment in .venv, with everything for development
 
@@ -38,8 +38,15 @@ test-long: setup ## The long tests too: large models and data (QLOG_ASSETS), hou
 test-gpu: setup ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m 'gpu'
 
+test-node: setup ## The client in another language: needs Node 18 or later and its npm, which fetches two packages
+	npm install --prefix tests/integration/node --no-package-lock --no-audit --no-fund
+	$(BIN)/python -m pytest -m 'node'
+
 bench: setup ## The benchmarks: ratios, both sides in one run
-	$(BIN)/python -m pytest -m bench -s tests/bench
+	$(BIN)/python -m pytest -m 'bench and not mlflow' -s tests/bench
+
+bench-mlflow: setup ## Against MLflow, installed into an environment of its own (minutes)
+	$(BIN)/python -m pytest -m mlflow -s tests/bench
 
 lint: setup ## Format, lint rules, directions of import
 	$(BIN)/ruff format --check .
@@ -57,5 +64,5 @@ coverage: setup ## The tests, with the lines they reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 clean: ## Remove what was built (keeps logs/)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info tests/integration/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f proto/qlog/v1/*_pb2*.py proto/qlog/v1/*_pb2.pyi

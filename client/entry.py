@@ -1,7 +1,6 @@
 """The program `qlog`: reads the command line, and turns every expected error into one line and an exit code."""
 
 import gc
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 from qlog.v1.command_line import WRONG_USAGE, refusal, version_option
+from qlog.v1.escaping import plain_logging
 
 from client.cli.options import note, shared_options
 from client.errors import InvalidRequestError, QlogError
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's own lines about a peer say no more than ours. To be set before it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # What the collector inside this process warns of, for a local store.
-    logging.basicConfig(format="qlog: %(message)s", level=logging.WARNING)
+    plain_logging("qlog: ")
     if arguments is None:
         gc.set_threshold(_GARBAGE_THRESHOLD)
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -1,7 +1,8 @@
 """One AppendExperiment stream: a thread reads and submits, the call's own thread answers.
 
-Apart, so that many batches wait for one sync of the disk together; each request is answered once, in order. At most
-`MAX_PENDING_PER_STREAM` wait for their answer to be taken; a sender that does not take them is not read further.
+Apart, so that many batches wait for one sync of the disk together. Requests are answered in order; a sender that is far
+ahead of its answers gets one for several. At most `MAX_PENDING_PER_STREAM` wait for their answer to be taken; a sender
+that does not take them is not read further.
 """
 
 import logging
@@ -12,15 +13,18 @@ from queue import SimpleQueue
 import grpc
 from qlog.v1 import collector_pb2
 
-from collector.batches import Batch
 from collector.errors import CollectorError, DrainingError
 from collector.ledger import Receipt
 from collector.limits import MAX_PENDING_PER_STREAM
+from collector.received import Received, batch_of
 from collector.rpc import Gate
 from collector.store import Store
-from collector.validate import check_batch, check_experiment_id
 
 logger = logging.getLogger(__name__)
+
+# With so many answers waiting to be sent, one of them stands for all before it that are of the same experiment: to
+# send one costs more than to store a batch.
+_MANY = 8
 
 # What the reader, the writer and the server put for the answering thread: answers (for the id as it was sent), _End,
 # _Gone.
@@ -38,19 +42,14 @@ class _Gone:
     """The sender has hung up."""
 
 
-def batch_from_request(request: collector_pb2.AppendExperimentRequest) -> Batch:
-    """The batch that a request carries, checked; the request is taken apart.
+def _response(sent_id: str, receipt: Receipt) -> collector_pb2.AppendExperimentResponse:
+    return collector_pb2.AppendExperimentResponse(
+        experiment_id=sent_id, committed_offset=receipt.committed_offset, number=receipt.number
+    )
 
-    Raises:
-        InvalidRequestError: it breaks the contract.
-    """
-    experiment_id = check_experiment_id(request.experiment_id)
-    kinds = check_batch(request)
-    offset, count = request.offset, len(kinds)
-    request.ClearField("experiment_id")
-    request.ClearField("offset")
-    finishes = count > 0 and kinds[-1] == "finish"
-    return Batch(experiment_id, offset, count, kinds.count("layer_stats"), finishes, request.SerializeToString())
+
+def _says_more(item: _Answer | _End, sent_id: str) -> bool:
+    return not isinstance(item, _End) and item[0] == sent_id and isinstance(item[1], Receipt)
 
 
 class Appender:
@@ -62,7 +61,7 @@ class Appender:
         gate: of the server.
     """
 
-    def __init__(self, store: Store, requests: Iterator[collector_pb2.AppendExperimentRequest], gate: Gate) -> None:
+    def __init__(self, store: Store, requests: Iterator[Received], gate: Gate) -> None:
         self._store = store
         self._requests = requests
         self._gate = gate
@@ -92,10 +91,15 @@ class Appender:
     def _answers(self) -> Iterator[collector_pb2.AppendExperimentResponse]:
         answered = 0
         end: _End | None = None
+        # The last answer, where others stand behind it that say the same and more.
+        held: tuple[str, Receipt] | None = None
         while end is None or answered < self._submitted:
             item = self._inbox.get()
             if isinstance(item, _Gone):
                 return
+            if held is not None and not _says_more(item, held[0]):
+                yield _response(*held)
+                held = None
             if isinstance(item, _End):
                 end = end or item
                 continue
@@ -103,9 +107,12 @@ class Appender:
             sent_id, outcome = item
             if isinstance(outcome, CollectorError):
                 raise outcome
-            yield collector_pb2.AppendExperimentResponse(
-                experiment_id=sent_id, committed_offset=outcome.committed_offset, number=outcome.number
-            )
+            waiting = self._inbox.qsize()
+            if waiting >= _MANY or (held is not None and waiting):
+                held = sent_id, outcome
+            else:
+                held = None
+                yield _response(sent_id, outcome)
             self._window.release()
         if end.error is not None:
             raise end.error
@@ -134,9 +141,9 @@ class Appender:
             logger.exception("reading a stream of events failed")
             self._inbox.put(_End(CollectorError("internal error: see the collector's log")))
 
-    def _submit(self, request: collector_pb2.AppendExperimentRequest) -> None:
+    def _submit(self, request: Received) -> None:
         sent_id = request.experiment_id
-        batch = batch_from_request(request)
+        batch = batch_of(request)
         self._submitted += 1
         try:
             self._store.submit(batch, lambda outcome: self._inbox.put((sent_id, outcome)))
@@ -145,4 +152,4 @@ class Appender:
             raise
 
 
-__all__ = ["Appender", "batch_from_request"]
+__all__ = ["Appender"]

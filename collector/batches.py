@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,15 @@ DELETE = "DELETE FROM batches WHERE experiment_id = ?"
 _ROWS = """
 SELECT experiment_id, first_offset, count, tensors, finishes, length(payload) FROM batches ORDER BY first_offset, id
 """
+_ALL = "SELECT experiment_id, first_offset, count, payload FROM batches ORDER BY experiment_id, first_offset"
+_PLACES = "SELECT id, experiment_id, first_offset, count FROM batches ORDER BY experiment_id, first_offset"
 _FROM = (
     "SELECT first_offset, count, payload FROM batches WHERE experiment_id = ?1 AND first_offset >="
     " (SELECT coalesce(max(first_offset), 0) FROM batches WHERE experiment_id = ?1 AND first_offset <= ?2)"
     " ORDER BY first_offset"
 )
+# Of events in one row: as much as a watcher is sent at a time.
+_ROW_BYTES = 512 << 10
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ, which Python has no name for
 
 
@@ -82,6 +87,36 @@ class Running:
         )
 
 
+def joined(batches: Iterable[Batch]) -> list[Batch]:
+    """The same events in fewer rows: batches of one experiment that follow each other become one, up to a size.
+
+    A payload behind another is one message to protobuf, with the events of both.
+    """
+    rows: list[list[Batch]] = []
+    last: dict[str, tuple[list[Batch], int]] = {}
+    for batch in batches:
+        row, size = last.get(batch.experiment_id, ([], _ROW_BYTES))
+        size += len(batch.payload)
+        if size > _ROW_BYTES:
+            row, size = [], len(batch.payload)
+            rows.append(row)
+        row.append(batch)
+        last[batch.experiment_id] = row, size
+    return [row[0] if len(row) == 1 else _one(row) for row in rows]
+
+
+def _one(row: Sequence[Batch]) -> Batch:
+    first = row[0]
+    return Batch(
+        first.experiment_id,
+        first.offset,
+        sum(batch.count for batch in row),
+        sum(batch.tensors for batch in row),
+        row[-1].finishes,
+        b"".join([batch.payload for batch in row]),
+    )
+
+
 # (first offset, count, payload).
 Stored = tuple[int, int, bytes]
 
@@ -127,6 +162,24 @@ def read_running(connection: sqlite3.Connection) -> dict[str, Running]:
     return found
 
 
+def all_batches(connection: sqlite3.Connection) -> Iterator[tuple[str, int, int, bytes]]:
+    """Every batch, those of an experiment in order: (experiment id, first offset, count, payload)."""
+    yield from connection.execute(_ALL)
+
+
+def remove_unreachable(connection: sqlite3.Connection) -> None:
+    """Remove what follows a gap: its sender repeats it, in batches that may begin elsewhere."""
+    ends: dict[str, int] = {}
+    unreachable: list[tuple[int]] = []
+    for row, experiment_id, first, count in connection.execute(_PLACES):
+        if first == ends.get(experiment_id, 0):
+            ends[experiment_id] = first + count
+        else:
+            unreachable.append((row,))
+    if unreachable:
+        connection.executemany("DELETE FROM batches WHERE id = ?", unreachable)
+
+
 def read_batches(connection: sqlite3.Connection, experiment_id: str, offset: int, max_bytes: int) -> list[Stored]:
     """Stored events from the batch that holds position `offset` on, without gaps.
 
@@ -155,8 +208,11 @@ __all__ = [
     "Batch",
     "Running",
     "Stored",
+    "all_batches",
     "check",
     "is_damage",
+    "joined",
     "read_batches",
     "read_running",
+    "remove_unreachable",
 ]

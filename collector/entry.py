@@ -1,6 +1,5 @@
 """The command line: `collector serve` and `collector config`."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from qlog.v1.command_line import Seconds, listen_options, log_options, metrics_options, refusal, version_option
+from qlog.v1.command_line import (
+    Seconds,
+    complain,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
 from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
 
 from collector.errors import CollectorError, ListenError
+from collector.fsck_command import fsck_command
 from collector.lease import DEFAULT_LEASE_S
 
 if TYPE_CHECKING:
@@ -31,7 +41,8 @@ Examples:
   collector serve
   collector serve --log_dir /var/lib/qlog --port 50551
   collector serve --host 0.0.0.0 --insecure
-  collector config --config collector.toml""",
+  collector config --config collector.toml
+  collector fsck --log_dir /var/lib/qlog""",
     context_settings=_CONTEXT,
 )
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=f"{_LOG_DIR_HELP}  [default: logs]")
@@ -49,6 +60,20 @@ def _log_dir(context: click.Context, option: click.Parameter, value: str) -> str
         context.set_parameter_source("log_dir", ParameterSource.COMMANDLINE)
         return str(context.obj)
     return value or str(option.value_from_envvar(context) or _DEFAULT_LOG_DIR)
+
+
+_log_dir_option = click.option(
+    "log_dir",
+    "--log_dir",
+    "--log-dir",
+    metavar="DIR",
+    envvar="QLOG_LOG_DIR",
+    show_envvar=True,
+    default=_DEFAULT_LOG_DIR,
+    show_default=True,
+    callback=_log_dir,
+    help=_LOG_DIR_HELP,
+)
 
 
 @click.command(
@@ -69,18 +94,7 @@ A reader queries, a writer appends, an admin does everything.""",
     context_settings=_CONTEXT,
 )
 @listen_options(50551)
-@click.option(
-    "log_dir",
-    "--log_dir",
-    "--log-dir",
-    metavar="DIR",
-    envvar="QLOG_LOG_DIR",
-    show_envvar=True,
-    default=_DEFAULT_LOG_DIR,
-    show_default=True,
-    callback=_log_dir,
-    help=_LOG_DIR_HELP,
-)
+@_log_dir_option
 @click.option(
     "allow_network_fs",
     "--allow_network_fs",
@@ -99,6 +113,7 @@ A reader queries, a writer appends, an admin does everything.""",
     help="An experiment that is not heard of for so long is recorded as LOST; one that runs is heard of every 30 s.",
 )
 @metrics_options
+@traces_option
 @log_options()
 def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> None:
     """Own the store of a directory and serve it, until SIGTERM or SIGINT."""
@@ -115,6 +130,7 @@ def serve(log_dir: str, allow_network_fs: bool, lease_s: float, **rest: Any) -> 
             log_level=rest["log_level"],
             metrics_host=rest["metrics_host"],
             metrics_port=rest["metrics_port"],
+            otlp_endpoint=rest["otlp_endpoint"] or None,
         )
     )
 
@@ -142,6 +158,7 @@ def _checked(values: dict[str, Any]) -> "Listening":
     return where
 
 
+cli.add_command(fsck_command(_log_dir_option))
 cli.add_command(configurable(serve, "QLOG_COLLECTOR"))
 cli.add_command(config_command("collector", serve, lambda context: _checked(context.params)))
 
@@ -155,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    logging.basicConfig(format="collector: %(levelname)s: %(message)s", level=logging.WARNING)
+    plain_logging("collector: ")
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="collector", standalone_mode=False)
     except click.ClickException as error:
@@ -169,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"collector: {' '.join(text.split())}", err=True)
+    complain("collector", text, prefix="collector: ")
 
 
 if __name__ == "__main__":

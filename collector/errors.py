@@ -6,7 +6,9 @@
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
     │   ├── ListenError            the address cannot be listened on
-    │   └── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   ├── DamageError            a check has found damage
+    │   ├── TokenFileError         a file of tokens, keys or certificates cannot be used
+    │   └── TracesError            traces cannot be sent as asked
     ├── InvalidRequestError        a request breaks the contract; names the field
     │   ├── AmbiguousRefError      a prefix of an id fits several experiments
     │   └── FilterError            a filter is wrong; names the place in it
@@ -55,8 +57,16 @@ class ListenError(StartError):
     """The address cannot be listened on."""
 
 
+class DamageError(StartError):
+    """A check has found damage."""
+
+
 class TokenFileError(StartError):
     """A file of tokens, keys or certificates cannot be used."""
+
+
+class TracesError(StartError):
+    """Traces cannot be sent as asked."""
 
 
 class InvalidRequestError(CollectorError):
@@ -174,6 +184,7 @@ __all__ = [
     "AmbiguousRefError",
     "CollectorError",
     "CorruptLineError",
+    "DamageError",
     "DrainingError",
     "EndedError",
     "FilterError",
@@ -195,5 +206,6 @@ __all__ = [
     "TokenFileError",
     "TooManyStreamsError",
     "TooSlowError",
+    "TracesError",
     "UnsupportedError",
 ]

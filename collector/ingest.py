@@ -8,10 +8,9 @@ finish is repeated.
 
 import logging
 import threading
-from collections import deque
 
 from collector import limits
-from collector.batches import Batch, Running
+from collector.batches import Batch, Running, joined
 from collector.endings import Endings
 from collector.errors import (
     CollectorError,
@@ -48,10 +47,14 @@ class Ingest:
         self._ledger = ledger
         self._codec = codec
         self._endings = Endings(inflight, ledger, codec, lease_s, observer)
-        self._queue: deque[tuple[Batch, Done]] = deque()
+        self._queue: list[tuple[Batch, Done]] = []
         self._queued_bytes = 0
         self._stopping = False
-        self._wake = threading.Condition()
+        lock = threading.Lock()
+        # The writer waits for something to do, senders for room. Few wait at a time, and most need not be woken.
+        self._wake, self._room = threading.Condition(lock), threading.Condition(lock)
+        self._idle = False
+        self._crowded = 0
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
     def start(self) -> None:
@@ -64,6 +67,7 @@ class Ingest:
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
+            self._room.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -92,26 +96,32 @@ class Ingest:
         size = len(batch.payload)
         with self._wake:
             while self._queued_bytes > limits.MAX_PENDING_BYTES and not self._stopping:
-                self._wake.wait()
+                self._crowded += 1
+                self._room.wait()
+                self._crowded -= 1
             if self._stopping:
                 raise DrainingError("the collector is stopping: send again in a moment")
             self._queue.append((batch, done))
             self._queued_bytes += size
-            self._wake.notify_all()
+            if self._idle:
+                self._idle = False
+                self._wake.notify()
 
     def _run(self) -> None:
         while True:
             with self._wake:
                 if not self._queue and not self._stopping:
+                    self._idle = True
                     self._wake.wait(self._endings.wait_s())
-                group = list(self._queue)
-                self._queue.clear()
+                    self._idle = False
+                group, self._queue = self._queue, []
                 stopping = self._stopping
             if group:
                 self._commit_safely(group)
                 with self._wake:
                     self._queued_bytes -= sum(len(batch.payload) for batch, _ in group)
-                    self._wake.notify_all()
+                    if self._crowded:
+                        self._room.notify_all()
             elif stopping:
                 self._endings.housekeep(stopping=True)
                 return
@@ -130,21 +140,19 @@ class Ingest:
         staged: dict[str, Running] = {}
         added: list[Batch] = []
         answers: list[tuple[Batch, Done, CollectorError | None]] = []
+        for name in {batch.experiment_id for batch, _ in group}:
+            self._endings.heard(name)
         for batch, done in group:
+            rejection = None
             try:
-                new = self._admit(batch, staged)
+                self._admit(batch, staged, added)
             except CollectorError as error:
-                answers.append((batch, done, error))
-                continue
-            if new is not None:
-                added.append(new)
-                before = staged.get(new.experiment_id, self._endings.state(new.experiment_id))
-                staged[new.experiment_id] = before.with_batch(new)
-            answers.append((batch, done, None))
+                rejection = error
+            answers.append((batch, done, rejection))
         failure: RetryError | None = None
         if added:
             try:
-                self._inflight.add(added)
+                self._inflight.add(joined(added))
             except RetryError as error:
                 logger.error("%s", error)
                 failure = error
@@ -156,46 +164,44 @@ class Ingest:
         finished = [name for name, state in staged.items() if state.finished] if failure is None else []
         waiting = self._endings.waits
         retried = [b.experiment_id for b, _, e in answers if e is None and b.finishes and waiting(b.experiment_id)]
-        folding = {name: self._endings.fold(name) for name in dict.fromkeys((*finished, *retried))}
+        failed = self._endings.fold(tuple(dict.fromkeys((*finished, *retried))))
+        receipts: dict[str, Receipt] = {}
         for batch, done, rejection in answers:
-            done(rejection or failure or self._receipt(batch, folding))
+            done(rejection or failure or self._receipt(batch, failed, receipts))
 
-    def _receipt(self, batch: Batch, folding: dict[str, RetryError | None]) -> Receipt | CollectorError:
+    def _receipt(
+        self, batch: Batch, failed: dict[str, RetryError], receipts: dict[str, Receipt]
+    ) -> Receipt | CollectorError:
         """The answer to a batch that was admitted and stored; a finish is only acknowledged with its line."""
-        if batch.finishes and (error := folding.get(batch.experiment_id)) is not None:
+        name = batch.experiment_id
+        if batch.finishes and (error := failed.get(name)) is not None:
             return error
-        return self.status(batch.experiment_id)
+        found = receipts.get(name)
+        if found is None:
+            found = receipts[name] = self.status(name)
+        return found
 
-    def _admit(self, batch: Batch, staged: dict[str, Running]) -> Batch | None:
-        """The part of a batch that is new; None where nothing is.
+    def _admit(self, batch: Batch, staged: dict[str, Running], added: list[Batch]) -> None:
+        """Put the part of a batch that is new to what is to be stored.
 
         Raises:
             CollectorError: the batch cannot be taken.
         """
-        end = batch.offset + batch.count
-        self._endings.heard(batch.experiment_id)
-        entry = self._ledger.find(batch.experiment_id)
-        if entry is not None and not is_unfinished(entry):
-            if batch.count and (entry.events is None or end > entry.events):
-                raise EndedError(
-                    f"experiment {batch.experiment_id} has ended, with number {entry.number}: it takes no more events"
-                )
-            return None
-        running = self._endings.running
-        if entry is None and batch.experiment_id not in running and len(running) + len(staged) >= limits.MAX_RUNNING:
-            raise StoreFullError(f"{limits.MAX_RUNNING} experiments are running already: try again later")
-        state = staged.get(batch.experiment_id, self._endings.state(batch.experiment_id))
-        if batch.count == 0 or end <= state.committed:
-            return None
+        name, end = batch.experiment_id, batch.offset + batch.count
+        state = staged.get(name)
+        if state is None:
+            state = self._known_state(batch, len(staged))
+        if state is None or batch.count == 0 or end <= state.committed:
+            return
         if batch.offset > state.committed:
-            raise OffsetGapError(batch.experiment_id, batch.offset, state.committed)
+            raise OffsetGapError(name, batch.offset, state.committed)
         if state.finished:
-            raise EndedError(f"experiment {batch.experiment_id} has finished: it takes no more events")
+            raise EndedError(f"experiment {name} has finished: it takes no more events")
         if batch.offset < state.committed:
             skip = state.committed - batch.offset
             payload = self._codec.without_first(batch.payload, skip)
             batch = Batch(
-                batch.experiment_id,
+                name,
                 state.committed,
                 batch.count - skip,
                 min(batch.tensors, batch.count - skip),
@@ -204,9 +210,29 @@ class Ingest:
             )
         after = state.with_batch(batch)
         self._check_bounds(batch, after)
-        return batch
+        added.append(batch)
+        staged[name] = after
+
+    def _known_state(self, batch: Batch, begun: int) -> Running | None:
+        """How far the experiment of a batch has come; None where it has ended, and the batch says nothing new."""
+        name = batch.experiment_id
+        entry = self._endings.line_of(name)
+        if entry is not None and not is_unfinished(entry):
+            if batch.count and (entry.events is None or batch.offset + batch.count > entry.events):
+                raise EndedError(f"experiment {name} has ended, with number {entry.number}: it takes no more events")
+            return None
+        running = self._endings.running
+        if entry is None and name not in running and len(running) + begun >= limits.MAX_RUNNING:
+            raise StoreFullError(f"{limits.MAX_RUNNING} experiments are running already: try again later")
+        return self._endings.state(name)
 
     def _check_bounds(self, batch: Batch, after: Running) -> None:
+        if (
+            after.committed <= limits.MAX_EVENTS
+            and after.tensors <= limits.MAX_TENSORS
+            and after.size_bytes <= limits.MAX_EXPERIMENT_BYTES
+        ):
+            return
         for what, value, most in (
             ("events", after.committed, limits.MAX_EVENTS),
             ("statistics", after.tensors, limits.MAX_TENSORS),

@@ -40,7 +40,9 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.LockedError: (code_pb2.FAILED_PRECONDITION, "STORE_LOCKED"),
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
+    errors.DamageError: (code_pb2.FAILED_PRECONDITION, "STORE_DAMAGED"),
     errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
+    errors.TracesError: (code_pb2.FAILED_PRECONDITION, "CANNOT_TRACE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.FilterError: (code_pb2.INVALID_ARGUMENT, "INVALID_FILTER"),
     errors.AmbiguousRefError: (code_pb2.INVALID_ARGUMENT, "AMBIGUOUS_REF"),
@@ -99,13 +101,32 @@ class Gate:
     def __init__(self, max_streams: int) -> None:
         self._max_streams = max_streams
         self._streams = 0
+        self._calls = 0
         self._draining = False
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._wakers: list[Callable[[], None]] = []
 
     def streams(self) -> tuple[int, int]:
         """How many there are, and how many there may be."""
         return self._streams, self._max_streams
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call, stream or not, while it lasts."""
+        with self._lock:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is left; whether that is so."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self._calls == 0, timeout_s)
 
     def draining(self) -> bool:
         """Whether the server is stopping."""
@@ -201,6 +222,10 @@ class Guard(grpc.ServerInterceptor):
 
     def _single(self, behavior: Any, *, holds_stream: bool) -> Any:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._gate.call():
+                return answer(request, context)
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._gate.check()
                 if holds_stream:
@@ -218,6 +243,10 @@ class Guard(grpc.ServerInterceptor):
 
     def _streaming(self, behavior: Any) -> Any:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._gate.call():
+                yield from answers(request, context)
+
+        def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 self._gate.check()
                 with self._gate.stream(), patience(math.inf, lambda: not context.is_active()):

@@ -5,6 +5,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from qlog.v1.command_line import counted
@@ -15,14 +16,19 @@ from qlog.v1.serving.calls import Observer
 from qlog.v1.serving.listening import Listening, ListeningError
 
 from collector.auth import ROLES
-from collector.errors import ListenError, StoreAccessError
+from collector.errors import ListenError, StoreAccessError, TracesError
 from collector.fold import CODEC
 from collector.observer import SILENT, StoreObserver
 from collector.server import Server
 from collector.store import Store, open_store
 
+if TYPE_CHECKING:
+    from qlog.v1.serving.traces import Tracing
+
 logger = logging.getLogger(__name__)
 
+# How often a sender is heard of that has nothing to say.
+_HEARD_OF_S = 30.0
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (*_ENDS, signal.SIGHUP)
 
@@ -39,6 +45,7 @@ class ServeOptions:
     log_level: str
     metrics_host: str
     metrics_port: int | None
+    otlp_endpoint: str | None
 
 
 def serve_until_stopped(options: ServeOptions) -> None:
@@ -47,11 +54,19 @@ def serve_until_stopped(options: ServeOptions) -> None:
     Raises:
         CollectorError: it cannot start.
     """
-    start_logging("collector", options.log_format, options.log_level)
     # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
     # instructions of this thread, where it can take no lock.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     try:
+        start_logging("collector", options.log_format, options.log_level)
+        if options.lease_s <= _HEARD_OF_S:
+            logger.warning(
+                "--lease_s %g is not longer than the %g s after which a sender is heard of again: experiments that run "
+                "will be recorded as LOST; give at least %g",
+                options.lease_s,
+                _HEARD_OF_S,
+                2 * _HEARD_OF_S,
+            )
         _serve(options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -68,8 +83,11 @@ def _serve(options: ServeOptions) -> None:
 
         metering = Metering("collector", ROLES)
         store_metrics = StoreMetrics(metering.registry)
+    tracing = _traced(options)
     store = _opened(options, SILENT if store_metrics is None else store_metrics.observer)
-    observers: list[Observer] = [Audit(ROLES), *([] if metering is None else [metering.calls])]
+    observers: list[Observer] = [Audit(ROLES)]
+    observers += [] if metering is None else [metering.calls]
+    observers += [] if tracing is None else [tracing]
     try:
         server = Server(store, options.listening, reflection=True, observers=observers)
         if metering is not None and store_metrics is not None and options.metrics_port is not None:
@@ -97,6 +115,19 @@ def _serve(options: ServeOptions) -> None:
     server.stop()
     if metering is not None:
         metering.stop()
+    if tracing is not None:
+        tracing.stop()
+
+
+def _traced(options: ServeOptions) -> "Tracing | None":
+    from qlog.v1.serving.traces import Tracing, TracingError, traces_are_asked_for
+
+    if not traces_are_asked_for(options.otlp_endpoint):
+        return None
+    try:
+        return Tracing("collector", options.otlp_endpoint)
+    except TracingError as error:
+        raise TracesError(str(error)) from None
 
 
 def _opened(options: ServeOptions, observer: StoreObserver) -> Store:

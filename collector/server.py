@@ -16,6 +16,7 @@ from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_
 from collector import limits
 from collector.auth import ROLES
 from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
+from collector.keep import KeepBytes
 from collector.rpc import DOMAIN, Gate, Guard
 from collector.service import register
 from collector.store import Store
@@ -24,6 +25,8 @@ SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].ful
 
 # Ended streams need a moment to be told; what hangs longer is cut.
 _GRACE_S = 5.0
+# What the last statuses take to their clients, once nothing else is to be done.
+_LAST_WORDS_S = 0.5
 
 
 class Server:
@@ -73,7 +76,7 @@ class Server:
         self._pool = ThreadPoolExecutor(max_streams + limits.UNARY_THREADS, thread_name_prefix="collector")
         self._server = grpc.server(
             self._pool,
-            interceptors=[calls, Guard(self.gate, unary_s)],
+            interceptors=[calls, Guard(self.gate, unary_s), KeepBytes()],
             options=server_options(),
             # What finds no thread waits; this much may.
             maximum_concurrent_rpcs=max_streams + limits.MAX_WAITING_CALLS,
@@ -109,7 +112,11 @@ class Server:
             return
         self._health.enter_graceful_shutdown()
         self.gate.drain()
-        self._server.stop(_GRACE_S).wait()
+        stopped = self._server.stop(_GRACE_S)
+        # Who watches the server's health never hangs up: only calls of ours are waited for.
+        self.gate.wait_idle(_GRACE_S)
+        if not stopped.wait(_LAST_WORDS_S):
+            self._server.stop(0).wait()
         self._pool.shutdown(wait=False)
         self.store.close()
 

@@ -5,7 +5,7 @@ What only some calls need is imported by their first: `qlog list` on a local sto
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,6 +19,9 @@ from collector.store import Store
 from collector.validate import check_experiment_id, check_length
 from collector.views import Views
 
+if TYPE_CHECKING:
+    from collector.received import Received
+
 
 class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
     """The collector's calls on one store."""
@@ -30,7 +33,7 @@ class CollectorService(collector_pb2_grpc.CollectorServiceServicer):
         self._open_time = Timestamp(seconds=int(time.time()))
 
     def AppendExperiment(
-        self, request_iterator: Iterator[collector_pb2.AppendExperimentRequest], context: grpc.ServicerContext
+        self, request_iterator: "Iterator[Received]", context: grpc.ServicerContext
     ) -> Iterator[collector_pb2.AppendExperimentResponse]:
         """Take events, and acknowledge what is on disk."""
         from collector.append import Appender

@@ -7,7 +7,6 @@ Bounds are on sizes, counts and depths alone. What is written in strings is not 
 import re
 from collections.abc import Iterable, Sequence
 
-from qlog.v1 import collector_pb2
 from qlog.v1 import common_pb2 as pb
 from qlog.v1.records import TASK_KEYS
 
@@ -27,8 +26,6 @@ _FINAL = (
     pb.EXPERIMENT_STATUS_CANCELLED,
     pb.EXPERIMENT_STATUS_LOST,
 )
-# Characters: whatever they are, they make no more bytes than a name may have.
-_SHORT = limits.MAX_NAME_BYTES // 4
 
 
 def check_experiment_id(experiment_id: str, field: str = "experiment_id") -> str:
@@ -53,45 +50,40 @@ def check_length(text: str, most: int, field: str) -> None:
         raise InvalidRequestError(field, f"{field} has {len(text)} characters, at most {most}")
 
 
-def check_batch(request: collector_pb2.AppendExperimentRequest) -> list[str | None]:
-    """Check the events of one request: each by itself, and that begin is first and finish last.
+def check_place(kind: str | None, offset: int, place: int, *, last: bool) -> None:
+    """Check that begin is the first event of an experiment, and finish the last of a request.
 
-    Returns:
-        Their kinds; None for one that this version does not know.
+    Args:
+        kind: of the event; None for one that this version does not know.
+        offset: of the request.
+        place: of the event in it.
+        last: it is the last one there.
 
     Raises:
         InvalidRequestError: names the field.
     """
-    events, offset = request.events, request.offset
-    if not 0 <= offset <= limits.MAX_EVENTS:
-        raise InvalidRequestError("offset", f"offset is {offset}, not between 0 and {limits.MAX_EVENTS}")
-    if len(events) > limits.MAX_EVENTS_PER_BATCH:
-        raise InvalidRequestError("events", f"{len(events)} events, at most {limits.MAX_EVENTS_PER_BATCH} a request")
-    kinds = [event.WhichOneof("event") for event in events]
-    if request.ByteSize() > limits.MAX_EVENT_BYTES:
-        _check_sizes(events)
-    for place, (event, kind) in enumerate(zip(events, kinds, strict=True)):
-        if (kind == "begin") != (offset + place == 0):
-            wrong = "begin is only the first event" if kind == "begin" else "the first event has to be begin"
-            raise InvalidRequestError(f"events[{place}]", f"{wrong}; this one is {kind} at position {offset + place}")
-        if kind == "layer_stats":
-            _check_stats(event.layer_stats, place)
-            continue
-        if kind == "finish" and place != len(events) - 1:
-            raise InvalidRequestError(f"events[{place}]", "finish has to be the last event")
-        _check_event(event, kind, place)
-    return kinds
+    if (kind == "begin") != (offset + place == 0):
+        wrong = "begin is only the first event" if kind == "begin" else "the first event has to be begin"
+        raise InvalidRequestError(f"events[{place}]", f"{wrong}; this one is {kind} at position {offset + place}")
+    if kind == "finish" and not last:
+        raise InvalidRequestError(f"events[{place}]", "finish has to be the last event")
 
 
-def _check_sizes(events: Iterable[pb.Event]) -> None:
-    for place, event in enumerate(events):
-        if (size := event.ByteSize()) > limits.MAX_EVENT_BYTES:
-            raise InvalidRequestError(f"events[{place}]", f"an event of {size} bytes, at most {limits.MAX_EVENT_BYTES}")
+def check_event(event: pb.Event, kind: str | None, place: int) -> None:
+    """Check one event.
 
+    Args:
+        event: with its kind; None for one that this version does not know.
+        kind: of it.
+        place: in its request.
 
-def _check_event(event: pb.Event, kind: str | None, place: int) -> None:
+    Raises:
+        InvalidRequestError: names the field.
+    """
     where = f"events[{place}].{kind}"
-    if kind == "begin":
+    if kind == "layer_stats":
+        _check_stats(event.layer_stats, where)
+    elif kind == "begin":
         _check_begin(event.begin, where)
     elif kind == "progress":
         _check_names(where, phase=event.progress.phase, unit=event.progress.unit)
@@ -106,15 +98,10 @@ def _check_event(event: pb.Event, kind: str | None, place: int) -> None:
         _check_finish(event.finish, where)
 
 
-def _check_stats(stats: pb.LayerStats, place: int) -> None:
-    name = stats.name
-    if 0 < len(name) <= _SHORT and len(stats.observer) <= _SHORT and not stats.other and not stats.HasField("reorder"):
-        # By far the most events are such: nothing in them is longer than it may be.
-        return
-    where = f"events[{place}].layer_stats"
-    if not name:
+def _check_stats(stats: pb.LayerStats, where: str) -> None:
+    if not stats.name:
         raise InvalidRequestError(f"{where}.name", "a tensor without a name")
-    _check_names(where, name=name, observer=stats.observer)
+    _check_names(where, name=stats.name, observer=stats.observer)
     _check_text(stats.reorder.definition, f"{where}.reorder.definition")
     check_fields(stats.other, f"{where}.other", STATS_KEYS)
 
@@ -223,4 +210,4 @@ def _check_count(items: Sequence[object], most: int, where: str) -> None:
         raise InvalidRequestError(where, f"{where}: {len(items)} entries, at most {most}")
 
 
-__all__ = ["check_batch", "check_experiment_id", "check_fields", "check_length"]
+__all__ = ["check_event", "check_experiment_id", "check_fields", "check_length", "check_place"]

@@ -1,9 +1,14 @@
-"""What a user sees of a running experiment, on standard error: a bar on a terminal, sparse lines elsewhere."""
+"""What a user sees of a running experiment, on standard error: a bar on a terminal, sparse lines elsewhere.
+
+Or entries of a log in JSON, for whoever reads them by a program.
+"""
 
 import sys
 import threading
 import time
 from typing import TextIO
+
+from qlog.v1.escaping import escape
 
 from quamba.reports import LayerReport, ProgressReport
 from quantizer.events import ExperimentEvent, LayerMeasured, Progressed
@@ -14,12 +19,24 @@ LINE_EVERY_S = 30.0
 
 
 class Console:
-    """Shows progress and warnings. Safe for threads."""
+    """Shows progress and warnings. Safe for threads.
 
-    def __init__(self, *, verbose: bool = False, stream: TextIO | None = None) -> None:
+    Args:
+        verbose: each tensor's statistics too.
+        stream: None: standard error.
+        form: "text", or "json": entries of the log that `qlog.v1.logs` has set up.
+        level: the least important that is shown: progress is "info", trouble a "warning".
+    """
+
+    def __init__(
+        self, *, verbose: bool = False, stream: TextIO | None = None, form: str = "text", level: str = "info"
+    ) -> None:
+        self._json = form == "json"
+        self._silent = level == "error"
+        self._quiet = level in ("warning", "error")
         self._stream = stream if stream is not None else sys.stderr
         self._verbose = verbose
-        self._terminal = self._stream.isatty()
+        self._terminal = self._stream.isatty() and not self._json
         self._lock = threading.Lock()
         self._phase = ""
         self._shown_at = 0.0
@@ -42,13 +59,28 @@ class Console:
             if self._warned:
                 return
             self._warned = True
-        self.line(f"quantizer: warning: {message}")
+        if self._json:
+            self._log("warning", message)
+        elif not self._silent:
+            self._show(f"quantizer: warning: {message}")
 
     def line(self, text: str) -> None:
         """One line, above the bar where there is one."""
+        if self._json:
+            self._log("info", text)
+        elif not self._quiet:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
         with self._lock:
             self._clear_bar()
-            self._write(text + "\n")
+            self._write(escape(text) + "\n")
+
+    def _log(self, level: str, text: str, **fields: object) -> None:
+        # Loaded already, by whoever has set it up.
+        import structlog
+
+        getattr(structlog.stdlib.get_logger("quantizer.run"), level)(text, **fields)
 
     def end(self) -> None:
         """No bar any more."""
@@ -56,6 +88,8 @@ class Console:
             self._clear_bar()
 
     def _progress(self, report: ProgressReport) -> None:
+        if self._quiet:
+            return
         now = time.monotonic()
         with self._lock:
             new_phase = report.phase != self._phase
@@ -64,6 +98,10 @@ class Console:
             if not (new_phase or now >= self._shown_at + every or (last and self._terminal)):
                 return
             self._phase, self._shown_at = report.phase, now
+            if self._json:
+                told = {"phase": report.phase, "done": report.done, "total": report.total, "unit": report.unit}
+                self._log("info", "progress", **told)
+                return
             count = f"{report.done}/{report.total}" if report.total else f"{report.done}" if report.done else ""
             if self._terminal:
                 filled = BAR_WIDTH * min(report.done, report.total) // report.total if report.total else 0

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from quantizer.config import RunConfig
 from quantizer.events import Began, Finished, JobEvent, LogLine, Status
 from quantizer.job import Job, JobState
 from quantizer.jobs import Jobs
 from quantizer.outcome import Outcome
 from quantizer.recorder import Recorder, Recording
+from quantizer.roots import OutsideError
 from quantizer.summary import summary
 from quantizer.worker import TERMINATED, CancelJob, FromWorker, JobOver, Leave, StartJob, ToWorker, work
 
@@ -118,12 +120,15 @@ class DeviceRunner:
         recorder: Recorder,
         log: Callable[[str], None],
         worker_main: WorkerMain = work,
+        check: Callable[[RunConfig], None] = lambda _config: None,
     ) -> None:
+        """Args: check: raises OutsideError where a job's paths may not be used any more."""
         self.device = device
         self._jobs = jobs
         self._recorder = recorder
         self._log = log
         self._worker_main = worker_main
+        self._check = check
         self._worker: Worker | None = None
         self._thread = threading.Thread(target=self._run, name=f"qlog-{device}", daemon=True)
 
@@ -140,7 +145,11 @@ class DeviceRunner:
         while (job := self._jobs.take(self.device)) is not None:
             run = _JobRun(job, self._recorder.recording(job.experiment_id))
             try:
+                self._check(job.config)
                 reusable = self._run_job(run, self._living_worker())
+            except OutsideError as error:
+                reusable = True
+                self._tell_end(run, Status.FAILED, str(error))
             except Exception as error:  # noqa: BLE001 - one job's trouble ends that job alone
                 reusable = False
                 self._tell_end(run, Status.FAILED, f"internal error: {type(error).__name__}: {error}")

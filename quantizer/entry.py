@@ -1,6 +1,5 @@
 """The command line of the quantizer: parse, one call, one translation of what went wrong."""
 
-import logging
 import os
 import shlex
 import sys
@@ -11,8 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from qlog.v1.command_line import listen_options, log_options, metrics_options, refusal, version_option
+from qlog.v1.command_line import (
+    complain,
+    listen_options,
+    log_options,
+    metrics_options,
+    refusal,
+    traces_option,
+    version_option,
+)
 from qlog.v1.configuration import config_command, configurable
+from qlog.v1.escaping import plain_logging
 from qlog.v1.language import LANGUAGES, language_of
 from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 
@@ -63,9 +71,18 @@ cli.add_command(search_hybrid)
     envvar="QLOG_LANG",
     help="The language of the summary.  [env: QLOG_LANG; default: that of the locale, else en]",
 )
+@log_options()
 @spec_options
 @click.pass_context
-def run(context: click.Context, /, statistics: Sequence[Path], language: str | None, **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    statistics: Sequence[Path],
+    language: str | None,
+    log_format: str,
+    log_level: str,
+    **options: Any,
+) -> None:
     """Run one experiment: load MODEL, calibrate, quantize, evaluate, record, print a summary.
 
     MODEL is a directory with config.json and weights, or a Hugging Face hub id. Without --collector the record goes
@@ -77,12 +94,19 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
       quantizer run models/mamba-2m --quantize --percentile_alpha 1.0 --eval_ppl --ppl_dataset gutenberg
       quantizer run models/mamba2-4m --eval_ppl --ppl_dataset wikitext2
     """
-    from quantizer.wire import config_of
+    from quantizer.wire_spec import config_of
 
+    if log_format == "json":
+        from qlog.v1.logs import start_logging
+
+        start_logging("quantizer", log_format, log_level)
+    else:
+        plain_logging("quantizer: warning: ", log_level)
     settings = Settings.of(context)
     config = config_of(spec_from_options(options))
     load(files_of(statistics))
     # Torch is loaded from here on.
+    from quantizer.console import Console
     from quantizer.local_run import run_here
 
     run_here(
@@ -92,6 +116,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
         collector=settings.collector,
         credentials=settings.credentials,
         language=language or language_of(os.environ),
+        console=Console(verbose=config.verbose, form=log_format, level=log_level),
     )
 
 
@@ -110,6 +135,15 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
     help="Jobs read models and data below this directory and nowhere else.",
 )
 @click.option(
+    "output_root",
+    "--output_root",
+    "--output-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Jobs keep quantized models (--pretrained_dir) below this directory, and write nowhere else.  [default: they "
+    "keep none]",
+)
+@click.option(
     "--devices",
     default="auto",
     show_default=True,
@@ -118,6 +152,7 @@ def run(context: click.Context, /, statistics: Sequence[Path], language: str | N
 )
 @statistics_option
 @metrics_options
+@traces_option
 @log_options()
 @click.pass_context
 def serve(context: click.Context, /, model_root: Path, devices: str, statistics: Sequence[Path], **rest: Any) -> None:
@@ -125,7 +160,7 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
 
     \b
     Examples:
-      quantizer serve --model_root models
+      quantizer serve --model_root models --output_root models/quantized
       quantizer serve --host 0.0.0.0 --tls_cert host.pem --tls_key host.key --token_file tokens
       quantizer serve --collector store.example:50551 --devices cuda:0,cuda:1
       quantizer serve --config /etc/qlog/quantizer.toml --log_format json
@@ -134,7 +169,7 @@ def serve(context: click.Context, /, model_root: Path, devices: str, statistics:
     from quantizer.serve import ServeOptions, serve_until_stopped
 
     load(files_of(statistics))
-    names = ("log_format", "log_level", "metrics_host", "metrics_port")
+    names = ("output_root", "log_format", "log_level", "metrics_host", "metrics_port", "otlp_endpoint")
     serve_until_stopped(ServeOptions(where, model_root, devices, **{name: rest[name] for name in names}), settings)
 
 
@@ -201,7 +236,7 @@ _EXTRA_MODULES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hu
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are one line each, on standard error."""
     # What the library warns of.
-    logging.basicConfig(format="quantizer: warning: %(message)s", level=logging.WARNING)
+    plain_logging("quantizer: warning: ")
     try:
         context = cli.make_context("quantizer", list(arguments))
         context.meta["arguments"] = list(arguments)
@@ -233,7 +268,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"quantizer: error: {' '.join(message.split())}", err=True)
+    complain("quantizer", message, prefix="quantizer: error: ")
 
 
 def _trace() -> None:

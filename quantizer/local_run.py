@@ -37,6 +37,7 @@ def run_here(
     collector: str | None,
     credentials: Credentials | None = None,
     language: str = "en",
+    console: Console | None = None,
 ) -> None:
     """Run one experiment, or one for each alpha with one calibration, and print the summaries in a language.
 
@@ -51,7 +52,7 @@ def run_here(
 
     # Now: it starts a program (git), which is better done before gRPC has threads.
     environment = describe(config.device)
-    console = Console(verbose=config.verbose)
+    console = console or Console(verbose=config.verbose)
     local = LocalEndpoint(log_dir)
     try:
         if collector is None:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantizer.roots import OutsideError, check_entries
+
 MOST_DIRECTORIES = 5000
 MOST_DEPTH = 4
 
@@ -18,7 +20,11 @@ class ListedModel:
 
 
 def list_models(root: Path) -> list[ListedModel]:
-    """Directories with a configuration that is understood and weights; those that are damaged are left out."""
+    """Directories with a configuration that is understood and weights; those that no job could use are left out.
+
+    Args:
+        root: resolved.
+    """
     from quamba.errors import ModelError
     from quamba.models.config import read_config
     from quamba.models.weights import find_weight_files
@@ -34,9 +40,10 @@ def list_models(root: Path) -> list[ListedModel]:
         if "config.json" not in files:
             continue
         try:
+            check_entries(path, root)
             family = read_config(path).family
             size = sum(file.stat().st_size for file in find_weight_files(path))
-        except (ModelError, OSError):
+        except (ModelError, OutsideError, OSError):
             continue
         found.append(ListedModel(path.relative_to(root).as_posix(), family, size))
     return found

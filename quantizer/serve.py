@@ -5,10 +5,11 @@ import math
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.longrunning import operations_pb2_grpc
@@ -33,9 +34,13 @@ from quantizer.events import Began, Finished, Status
 from quantizer.job import Job
 from quantizer.jobs import Jobs
 from quantizer.recorder import Recorder
+from quantizer.roots import Roots
 from quantizer.service import DOMAIN, Operations, Quantizer, Streams
 from quantizer.settings import Settings
 from quantizer.worker import work
+
+if TYPE_CHECKING:
+    from qlog.v1.serving.traces import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +62,12 @@ class ServeOptions:
     listening: Listening
     model_root: Path
     devices: str
+    output_root: Path | None = None
     log_format: str = "text"
     log_level: str = "info"
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    otlp_endpoint: str | None = None
 
 
 class QuantizerServer:
@@ -73,8 +80,9 @@ class QuantizerServer:
         *,
         log: Callable[[str], None],
         worker_main: WorkerMain = work,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        """Open the spool, listen, start the workers.
+        """Open the spool, listen, start the workers; `observers` are told of every call.
 
         Raises:
             QuantizerError: one of these cannot be done.
@@ -83,6 +91,7 @@ class QuantizerServer:
             self.access = access_of(options.listening)
         except CredentialsError as error:
             raise QuantizerError(str(error)) from None
+        self._tracing = _traced(options)
         self.devices: tuple[Device, ...] = find_devices(options.devices)
         self._log = log
         self._local = LocalEndpoint(settings.log_dir)
@@ -101,11 +110,13 @@ class QuantizerServer:
             self._local.close()
             raise
         self.jobs = Jobs(serves)
+        roots = Roots.of(options.model_root, options.output_root)
         self._runners = [
-            DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main) for device in self.devices
+            DeviceRunner(device.name, self.jobs, self.recorder, log, worker_main, roots.check)
+            for device in self.devices
         ]
         self._health = health.HealthServicer()
-        observers: list[Observer] = [Audit(ROLES)]
+        told = list(observers)
         self._metering = None
         if options.metrics_port is not None:
             # Imported where it is asked for.
@@ -115,15 +126,17 @@ class QuantizerServer:
 
             self._metering = Metering("quantizer", ROLES)
             self._metering.registry.register(QuantizerMetrics(self.jobs, self.recorder))
-            observers.append(self._metering.calls)
+            told.append(self._metering.calls)
+        if self._tracing is not None:
+            told.append(self._tracing)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
-            interceptors=[Calls(self.access, ROLES, DOMAIN, observers)],
+            interceptors=[Calls(self.access, ROLES, DOMAIN, told)],
             options=server_options(),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
         try:
-            self.port = self._listen(options)
+            self.port = self._listen(options, roots)
         except QuantizerError:
             self.recorder.close()
             raise
@@ -133,10 +146,10 @@ class QuantizerServer:
         for name in ("", *_SERVICES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def _listen(self, options: ServeOptions) -> int:
+    def _listen(self, options: ServeOptions, roots: Roots) -> int:
         streams = Streams()
         quantizer_pb2_grpc.add_QuantizerServiceServicer_to_server(
-            Quantizer(self.jobs, self.devices, options.model_root.resolve(), streams), self._server
+            Quantizer(self.jobs, self.devices, roots, streams), self._server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(Operations(self.jobs, streams), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -169,6 +182,8 @@ class QuantizerServer:
         self._server.stop(SERVER_GRACE_S).wait()
         if self._metering is not None:
             self._metering.stop()
+        if self._tracing is not None:
+            self._tracing.stop()
         self.recorder.close()
 
     def _record_unbegun(self, job: Job) -> None:
@@ -176,6 +191,17 @@ class QuantizerServer:
         recording = self.recorder.recording(job.experiment_id)
         recording.record(Began.now(job.experiment_id, job.command, job.config.record(), {}))
         recording.record(Finished(Status.CANCELLED, STOPPED, 0.0))
+
+
+def _traced(options: ServeOptions) -> "Tracing | None":
+    from qlog.v1.serving.traces import Tracing, TracingError, traces_are_asked_for
+
+    if not traces_are_asked_for(options.otlp_endpoint):
+        return None
+    try:
+        return Tracing("quantizer", options.otlp_endpoint)
+    except TracingError as error:
+        raise QuantizerError(str(error)) from None
 
 
 def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
@@ -197,9 +223,13 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
             raise KeyboardInterrupt
         stops.put(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    server = QuantizerServer(options, settings, log=logger.info)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server = QuantizerServer(options, settings, log=logger.info, observers=[Audit(ROLES)])
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
     signal.signal(signal.SIGHUP, lambda number, _frame: stops.put(number))
     where = settings.collector or f"the local store in {settings.log_dir}"
     names = ", ".join(device.name for device in server.devices)

@@ -4,7 +4,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -27,8 +26,9 @@ from quantizer.job import Job, JobState, JobView, QueueFullError, RequestReusedE
 from quantizer.job_wire import OPERATION_PREFIX, command_of, operation_message, watch_message
 from quantizer.jobs import Jobs
 from quantizer.model_list import list_models
+from quantizer.roots import Roots
 from quantizer.surroundings import examine
-from quantizer.wire import config_of
+from quantizer.wire_spec import config_of
 
 DOMAIN = "qlog.quantizer"
 MOST_COMMAND = 8192
@@ -60,7 +60,7 @@ class Quantizer(QuantizerServiceServicer):
 
     jobs: Jobs
     devices: tuple[Device, ...]
-    model_root: Path
+    roots: Roots
     streams: Streams = field(default_factory=Streams)
 
     def SubmitExperiment(
@@ -79,7 +79,7 @@ class Quantizer(QuantizerServiceServicer):
             if not any(serves(config.device, device.name) for device in self.devices):
                 names = ", ".join(device.name for device in self.devices)
                 raise SpecError((Violation("device", f"device {config.device} is not served here: {names}, or auto"),))
-            config = examine(config, self.model_root)
+            config = examine(config, self.roots)
             command = request.command or command_of(request.spec)
             job = Job(new_experiment_id(), config, spec, command, request.request_id)
             return operation_message(self.jobs.submit(job))
@@ -96,8 +96,6 @@ class Quantizer(QuantizerServiceServicer):
             abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry=True)
         except StoppingError as error:
             abort(context, grpc.StatusCode.UNAVAILABLE, "STOPPING", str(error), retry=True)
-        except Exception as error:  # noqa: BLE001 - whatever was sent, the answer is a status of ours
-            abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", f"internal error: {type(error).__name__}: {error}")
 
     def WatchExperiment(
         self, request: pb.WatchExperimentRequest, context: grpc.ServicerContext
@@ -138,9 +136,9 @@ class Quantizer(QuantizerServiceServicer):
         """The models below the model root."""
         models = [
             pb.Model(name=model.name, family=model.family, size_bytes=model.size_bytes)
-            for model in list_models(self.model_root)
+            for model in list_models(self.roots.models)
         ]
-        return pb.ListModelsResponse(models=models, model_root=str(self.model_root))
+        return pb.ListModelsResponse(models=models, model_root=str(self.roots.models))
 
 
 @dataclass(frozen=True)
@@ -183,10 +181,11 @@ class Operations(OperationsServicer):  # type: ignore[misc]  # the generated cla
     ) -> operations_pb2.Operation:
         """One job once it is done, or as it is when the time is over."""
         job = _find(self.jobs, request.name, context)
-        asked = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else MOST_WAIT_S
+        # Centuries are no timedelta.
+        asked = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else MOST_WAIT_S
         left = context.time_remaining()
         # An answer that comes after the caller's deadline is none.
-        bound = min(asked, MOST_WAIT_S, max(0.0, left - 0.2) if left is not None else MOST_WAIT_S)
+        bound = min(max(asked, 0.0), MOST_WAIT_S, max(0.0, left - 0.2) if left is not None else MOST_WAIT_S)
         self.streams.enter(context)
         try:
             return operation_message(self.jobs.wait(job.experiment_id, bound) or job)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quantizer.config import RunConfig
 from quantizer.errors import SpecError, Violation
+from quantizer.roots import OutsideError, Roots, below, check_entries
 
 if TYPE_CHECKING:
     from quamba.models.config import ModelConfig
@@ -19,24 +20,25 @@ if TYPE_CHECKING:
 _NAMED_CALIBRATION = ("builtin", "pile")
 
 
-def examine(config: RunConfig, root: Path | None = None) -> RunConfig:
+def examine(config: RunConfig, roots: Roots | None = None) -> RunConfig:
     """The configuration with its paths, device and calibration data settled.
 
     Args:
         config: complete in itself.
-        root: for jobs of others: models and files are looked for below this directory and nowhere else; models that
-            the hub would have to send are left for the job to find.
+        roots: for jobs of others: models and files are looked for, and kept, below these directories and nowhere
+            else; models that the hub would have to send are left for the job to find.
 
     Raises:
         SpecError: something is not there, with every reason.
     """
-    return _Examiner(config, root).examine()
+    return _Examiner(config, roots).examine()
 
 
 class _Examiner:
-    def __init__(self, config: RunConfig, root: Path | None) -> None:
+    def __init__(self, config: RunConfig, roots: Roots | None) -> None:
         self._config = config
-        self._root = root.resolve() if root is not None else None
+        self._roots = roots
+        self._root = roots.models if roots is not None else None
         self._violations: list[Violation] = []
 
     def _wrong(self, field: str, message: str) -> None:
@@ -141,7 +143,12 @@ class _Examiner:
 
     def _folder(self, field: str, name: str) -> str:
         """A directory that can be written, though it need not be there yet."""
-        path = Path(name).expanduser() if self._root is None else self._below_root(field, name)
+        if self._roots is not None and self._roots.output is None:
+            self._wrong(
+                field, f"{field}: this quantizer keeps no models of jobs (it has no --output_root): leave it out"
+            )
+            return name
+        path = Path(name).expanduser() if self._roots is None else self._below(self._roots.output, field, name)
         try:
             existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
             usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
@@ -158,13 +165,15 @@ class _Examiner:
 
         name = self._config.model
         try:
-            path = str(Path(name).expanduser() if self._root is None else self._below_root("model", name))
+            path = str(Path(name).expanduser() if self._root is None else self._below(self._root, "model", name))
             there = Path(path).exists()
             # "models/nosuch" is meant as a path where there is a directory "models".
             hub = not there and is_hub_id(name) and not Path(path).parent.is_dir()
         except (OSError, RuntimeError) as error:  # A name too long, a home that nobody has.
             self._wrong("model", f"model {name[:64]!r} cannot be a path ({error}): give a directory or a hub id")
             return name, False, None, None
+        if there and self._root is not None:
+            self._check_entries(Path(path), self._root)
         found: list[tuple[ModelConfig, Quantization | None]] = []
         if not hub and not there:
             where = f" below {self._root}" if self._root is not None else ""
@@ -177,20 +186,23 @@ class _Examiner:
                 self._guard("stats_layers", lambda: self._config.stats_layers.of(found[0][0].n_layer))
         return (name if hub else path), hub, *(found[0] if found else (None, None))
 
-    def _below_root(self, field: str, name: str) -> Path:
+    def _below(self, root: Path | None, field: str, name: str) -> Path:
         """The path that a name means; one that leads out of the root, through symbolic links too, is refused."""
-        assert self._root is not None, "asked for jobs only"  # noqa: S101
+        assert root is not None, "asked for jobs only"  # noqa: S101
         try:
-            path = (self._root / name).resolve()
-        except (OSError, RuntimeError, ValueError):  # Too long, a loop of links, a NUL.
-            path = Path("/")
-        if not path.is_relative_to(self._root):
-            self._wrong(field, f"{field} {name!r} is not below the model root {self._root}: give a path inside it")
-            return self._root / "outside"
-        return path
+            return below(root, name)
+        except OutsideError as error:
+            self._wrong(field, f"{field} {name[:256]!r} {error}")
+            return root / "outside"
+
+    def _check_entries(self, directory: Path, root: Path) -> None:
+        try:
+            check_entries(directory, root)
+        except OutsideError as error:
+            self._wrong("model", f"model {self._config.model[:256]!r} {error}")
 
     def _file(self, field: str, name: str, alternatives: tuple[str, ...]) -> str:
-        path = Path(name) if self._root is None else self._below_root(field, name)
+        path = Path(name) if self._root is None else self._below(self._root, field, name)
         try:
             there = path.is_file()
         except OSError:

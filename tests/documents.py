@@ -69,7 +69,11 @@ class Document:
 def documents() -> list[Document]:
     """All Markdown files of the repository."""
     hidden = (".", "build", "dist")
-    paths = (path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith(hidden))
+    paths = (
+        path
+        for path in ROOT.rglob("*.md")
+        if not path.relative_to(ROOT).parts[0].startswith(hidden) and "node_modules" not in path.parts
+    )
     return [Document(path) for path in sorted(paths)]
 
 

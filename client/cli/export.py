@@ -13,6 +13,7 @@ from client.settings import Settings, ask, open_collector
 _EPILOG = """\b
 Examples:
   qlog export > copy.jsonl
+  qlog export --output copy.jsonl --resume
   qlog export --filter 'status: COMPLETED' --format csv --output experiments.csv
   qlog export --stats --output layers.parquet
   qlog export --stats --filter 'mamba-370m' --format csv | head
@@ -59,6 +60,9 @@ class Form(Enum):
     is_flag=True,
     help="Of jsonl: each line with its tags, note and archive mark, and completed where events came late.",
 )
+@click.option(
+    "--resume", is_flag=True, help="Of jsonl: go on where FILE ends; new lines of the log are appended to it."
+)
 @partial(shared_options, own_format=True)
 @click.pass_context
 def command(
@@ -70,6 +74,7 @@ def command(
     table_name: str | None,
     stats: bool,
     as_shown: bool,
+    resume: bool,
 ) -> None:
     """Write the log, or a table made of it.
 
@@ -88,8 +93,12 @@ def command(
         raise click.UsageError("parquet is no text: give --output FILE", ctx=ctx)
     if as_shown and chosen is not Form.JSONL:
         raise click.UsageError(f"--as_shown is of jsonl: {chosen.value} has tags and notes anyway", ctx=ctx)
+    if resume and (chosen is not Form.JSONL or output is None or filter_text.strip() or as_shown):
+        raise click.UsageError("--resume is of the whole log as it stands, in a FILE: give --output alone", ctx=ctx)
     settings = settings_of(ctx)
-    if chosen is Form.JSONL:
+    if resume and output is not None:
+        _resume(settings, output)
+    elif chosen is Form.JSONL:
         _export_lines(settings, filter_text, output, as_shown=as_shown)
     else:
         _export_table(settings, chosen, table or TableName.EXPERIMENTS, filter_text, output)
@@ -109,6 +118,14 @@ def _export_lines(settings: Settings, filter_text: str, output: Path | None, *, 
     with open_collector(settings) as session, opened(output) as stream:
         count = copy_lines(session.api.export(filter_text, as_shown=as_shown), stream)
     _tell(count, "line", output)
+
+
+def _resume(settings: Settings, output: Path) -> None:
+    from client.export_resume import go_on, opened_at_end
+
+    with open_collector(settings) as session, opened_at_end(output) as file:
+        count = go_on(file, output, lambda start: session.api.export(start=start))
+    _tell(count, "more line", output)
 
 
 def _export_table(settings: Settings, form: Form, table: TableName, filter_text: str, output: Path | None) -> None:

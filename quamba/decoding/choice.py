@@ -11,12 +11,14 @@ import torch
 from quamba.nn.linear import QLinear
 from quamba.nn.model import MambaLM
 
-# Asked for, since whole models have met their own steps on few devices so far.
+# "0": models decode by themselves.
 VARIABLE = "QLOG_FUSED_DECODE"
 # Integer dot products and what Triton compiles for begin here.
 _LEAST_CAPABILITY = (8, 0)
-# Launches that overlap.
+# Launches that overlap, and weights that are brought into the cache ahead of them.
 _PDL_CAPABILITY = (9, 0)
+# Of a second-level cache, what the next layer's first weights may take.
+_AHEAD_SHARE = 0.25
 
 _log = logging.getLogger(__name__)
 _decoders: WeakKeyDictionary[MambaLM, tuple[torch.Tensor, Any]] = WeakKeyDictionary()
@@ -25,11 +27,11 @@ _decoders: WeakKeyDictionary[MambaLM, tuple[torch.Tensor, Any]] = WeakKeyDiction
 def decoder_of(model: Any) -> Any:
     """What `quamba.generation.generate` steps with.
 
-    Where the environment variable QLOG_FUSED_DECODE is set, a quantized model on a CUDA device gets the fused kernels,
-    replayed from CUDA graphs; where they do not run it, this is said once, and the model decodes by itself, as every
-    other model does.
+    A model on a CUDA device whose activations are quantized gets the fused kernels, replayed from CUDA graphs, unless
+    the environment variable QLOG_FUSED_DECODE is 0; where they do not run it, this is said once, and the model decodes
+    by itself, as every other model does.
     """
-    if not os.environ.get(VARIABLE) or not isinstance(model, MambaLM) or model.device.type != "cuda":
+    if os.environ.get(VARIABLE) == "0" or not isinstance(model, MambaLM) or model.device.type != "cuda":
         return model
     mark = _quantized_part(model)
     if mark is None:
@@ -42,7 +44,17 @@ def decoder_of(model: Any) -> Any:
 
 
 def _quantized_part(model: MambaLM) -> torch.Tensor | None:
-    return next((part.codes for part in model.layers.modules() if isinstance(part, QLinear)), None)
+    parts = (part for part in model.layers.modules() if isinstance(part, QLinear) and part.in_scale is not None)
+    return next((part.codes for part in parts), None)
+
+
+def launch_for(device: torch.device) -> Any:
+    """How kernels are launched on a CUDA device."""
+    launch = importlib.import_module("quamba.kernels.launch")
+    properties = torch.cuda.get_device_properties(device)
+    if (properties.major, properties.minor) < _PDL_CAPABILITY:
+        return launch.Launch()
+    return launch.Launch(pdl=True, ahead_bytes=int(properties.L2_cache_size * _AHEAD_SHARE))
 
 
 def _decoder(model: MambaLM) -> Any:
@@ -56,9 +68,7 @@ def _decoder(model: MambaLM) -> Any:
         return None
     try:
         graphed = importlib.import_module("quamba.decoding.graphed")
-        launch, plan, runner = (
-            importlib.import_module(f"quamba.{name}") for name in ("kernels.launch", "decoding.plan", "decoding.runner")
-        )
+        plan, runner = (importlib.import_module(f"quamba.decoding.{name}") for name in ("plan", "runner"))
     except ImportError as error:
         _log.warning("Triton cannot be imported (%s): plain PyTorch decodes, with the same results but slower", error)
         return None
@@ -67,7 +77,7 @@ def _decoder(model: MambaLM) -> Any:
     except plan.NotFusedError as error:
         _log.warning("no fused kernels for this model, as %s: it decodes without them, slower", error)
         return None
-    return graphed.GraphedDecoder(made, launch.Launch(pdl=capability >= _PDL_CAPABILITY))
+    return graphed.GraphedDecoder(made, launch_for(model.device))
 
 
-__all__ = ["VARIABLE", "decoder_of"]
+__all__ = ["VARIABLE", "decoder_of", "launch_for"]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from quamba.kernels.convolution import Convolution
+from quamba.kernels.triton_gemv4 import GROUP, Packed4, pack
 from quamba.nn.conv import QCausalConv1d
 from quamba.nn.linear import QLinear
 from quamba.transforms.hadamard import Hadamard, hadamard_matrix
@@ -16,34 +18,55 @@ class NotFusedError(Exception):
     """The fused kernels do not run this model; says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """A linear layer of 8-bit codes.
+    """A linear layer whose weight meets 8-bit codes as integers.
 
     Attributes:
-        codes: int8 [N, K].
+        part: the layer.
         scale: float32 [N], all scales in one.
         bias: float32 [N] in units of the output, or None.
         in_scale: float32, of the input's codes.
         out_scale: of the output's codes, float32 [N]; ones where it is float.
+        packed: 4-bit codes as a few rows read them, or None.
     """
 
-    codes: Tensor
+    part: QLinear
     scale: Tensor
     bias: Tensor | None
     in_scale: Tensor
     out_scale: Tensor
+    packed: Packed4 | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and K."""
+        return self.part.shape
+
+    def codes(self) -> Tensor:
+        """int8 [N, K]; of a 4-bit weight they are made at the first question."""
+        return self.part.operand()
+
+    def stored(self) -> Tensor:
+        """What a few rows read most of."""
+        return self.codes() if self.packed is None else self.packed.codes
 
 
-def product(part: nn.Module, name: str, *, coded: bool) -> Product:
+def product(part: nn.Module, name: str, *, coded: bool, whole: bool = True) -> Product:
     """Of a layer whose output is codes, or float.
+
+    Args:
+        part: the layer.
+        name: what messages call it.
+        coded: its output has to be codes.
+        whole: its rows have to be whole 16 bytes.
 
     Raises:
         NotFusedError: it is no such layer.
     """
     if not isinstance(part, QLinear) or part.in_scale is None or part.weight_scale is None:
         raise NotFusedError(f"{name} does not multiply 8-bit codes")
-    if part.shape[1] % 16:
+    if whole and part.shape[1] % 16:
         raise NotFusedError(f"{name} has rows of {part.shape[1]} codes, which are not whole 16 bytes")
     if (part.out_scale is None) == coded:
         raise NotFusedError(f"{name} gives {'floats' if coded else 'codes'}")
@@ -53,60 +76,57 @@ def product(part: nn.Module, name: str, *, coded: bool) -> Product:
         out_scale = part.out_scale.expand_as(scale).contiguous()
         scale = scale / part.out_scale
         bias = None if bias is None else bias / part.out_scale
-    return Product(part.operand().contiguous(), scale, bias, part.in_scale, out_scale)
+    packed = None
+    if part.group_scale is not None and part.scheme.group_size == GROUP:
+        packed = pack(part.quantized_weight().codes, part.group_scale)
+    return Product(part, scale, bias, part.in_scale, out_scale, packed)
 
 
-@dataclass(frozen=True, slots=True)
-class Convolved:
-    """A convolution of codes: weights int8 [K, C]; what a product, the bias and an output code stand for, [C]."""
-
-    weight: Tensor
-    factor: Tensor
-    bias: Tensor
-    scale: Tensor
-
-
-def convolved(part: nn.Module, in_scale: Tensor) -> Convolved:
-    """Of a quantized convolution whose input has these scales, float32 [C] or one.
+def convolved(part: nn.Module, first: int, in_scale: Tensor) -> Convolution:
+    """A quantized convolution of the codes from column `first` on, whose scales are these, float32 [C].
 
     Raises:
         NotFusedError: it is none.
     """
     if not isinstance(part, QCausalConv1d):
         raise NotFusedError("the convolution is not of 8-bit codes")
-    channels = len(part.weight_scale)
     bias = torch.zeros_like(part.weight_scale)
     if part.bias_codes is not None and part.bias_scale is not None:
         bias = part.bias_codes * part.bias_scale
-    return Convolved(
+    return Convolution(
+        first,
         part.codes.t().contiguous(),
         (part.weight_scale * in_scale).contiguous(),
         bias,
-        part.out_scale.expand(channels).contiguous(),
+        part.out_scale.expand(len(bias)).contiguous(),
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rotation:
-    """A rotation as a factor across rows of channels, one inside them, and the order in which it finds both.
+    """A rotation of all channels as they lie in rows, and the order in which it finds them.
 
     Attributes:
-        left: of +-1, float16 [R, R], or None without rotation.
-        right: of +-1, int8 [P, P], or None without rotation.
-        old_row: int32 [R].
-        old_place: int16 [R P].
-        norm: what makes them orthonormal.
+        rows: R; channels are in R rows of P.
+        factors: L^T and M, of +-1, float16 [R, R] and [P, P], or None without rotation.
+        old_head: for each block of `inner` channels where it was before reordering, int32 [blocks].
+        old_place: for each channel its place in its block then, int16 [R P].
+        norm: what makes the factors orthonormal.
     """
 
-    left: Tensor | None
-    right: Tensor | None
-    old_row: Tensor
+    rows: int
+    factors: tuple[Tensor, Tensor] | None
+    old_head: Tensor
     old_place: Tensor
     norm: float
 
 
-def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device) -> Rotation:
-    """The rotation of `size` channels, in rows of `inner`.
+_MOST_ROWS = 512
+_MOST_COLUMNS = 256
+
+
+def rotation_of(rotation: nn.Module, size: int, inner: int, groups: int, device: torch.device) -> Rotation:
+    """The rotation of `size` channels, moved in blocks of `inner`, of which size / `groups` share a norm's mean.
 
     Raises:
         NotFusedError: it has no such factors.
@@ -115,26 +135,37 @@ def rotation_of(rotation: nn.Module, size: int, inner: int, device: torch.device
     if isinstance(rotation, nn.Sequential) and isinstance(rotation[0], RestoreOrder):
         order = rotation[0].places.long().argsort()
         rotation = rotation[1]
-    rows = (order // inner).view(-1, inner)
-    if bool((rows != rows[:, :1]).any()):
+    heads = (order // inner).view(-1, inner)
+    if bool((heads != heads[:, :1]).any()):
         raise NotFusedError("channels have moved between heads")
-    old_row, old_place = rows[:, 0].int().contiguous(), (order % inner).to(torch.int16)
+    old_head, old_place = heads[:, 0].int().contiguous(), (order % inner).to(torch.int16)
+    share = size // groups
     if isinstance(rotation, nn.Identity):
-        return Rotation(None, None, old_row, old_place, 1.0)
+        columns = min(share & -share, 64)
+        return Rotation(size // columns, None, old_head, old_place, 1.0)
     if not isinstance(rotation, Hadamard):
         raise NotFusedError(f"a {type(rotation).__name__} is no rotation that is known")
     factors = rotation.factors
-    if factors.size != size or inner.bit_count() != 1 or inner > 1 << factors.doublings:
-        raise NotFusedError(f"the rotation of {size} has no factor of {inner}")
-    across = hadamard_matrix(factors.order // inner)
+    if factors.size != size:
+        raise NotFusedError(f"a rotation of {factors.size} does not fit {size} channels")
+    # Of the splits whose rows lie within a group the one with the smallest matrices.
+    splits = [1 << k for k in range(factors.doublings + 1) if share % (1 << k) == 0 and 1 << k <= _MOST_COLUMNS]
+    columns = min(splits, key=lambda width: _padded(size // width) + _padded(width))
+    if size // columns > _MOST_ROWS:
+        raise NotFusedError(f"the rotation of {size} has a factor of {size // columns}")
+    across = hadamard_matrix(factors.order // columns)
     left = torch.kron(torch.eye(factors.blocks, dtype=across.dtype), across)
     return Rotation(
-        left.half().to(device),
-        hadamard_matrix(inner).to(torch.int8).to(device),
-        old_row,
+        size // columns,
+        (left.t().contiguous().half().to(device), hadamard_matrix(columns).half().to(device)),
+        old_head,
         old_place,
         1 / math.sqrt(factors.order),
     )
+
+
+def _padded(size: int) -> int:
+    return max(16, 1 << (size - 1).bit_length())
 
 
 def state_scale(mixer: nn.Module) -> Tensor:
@@ -165,7 +196,6 @@ def state_scales(mixer: nn.Module, channels: int, columns: int) -> tuple[Tensor,
 
 
 __all__ = [
-    "Convolved",
     "NotFusedError",
     "Product",
     "Rotation",

@@ -6,28 +6,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError, Product, product, state_scale
+from quamba.decoding.products import Before, multiply
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_embed import embed
-from quamba.kernels.triton_gemv import FLOAT, gemv
+from quamba.kernels.triton_gemv import FLOAT
 from quamba.nn.cache import Cache
 from quamba.nn.embedding import Embedding, QEmbedding
 from quamba.nn.linear import QLinear
+from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.model import Layer, MambaLM
 
 # More rows of a batch than this are for other kernels.
-MAX_BATCH = 8
+MAX_BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
+FusedLayer = Mamba1Layer | Mamba2Layer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """A whole model as the kernels read it.
 
     Attributes:
         model: what it was made of.
-        table: of the embedding, int8 or float32 [V, D].
-        table_scale: float32 [V] for int8.
+        table: of the embedding, int8 or float32 [V, D], or of 4-bit codes.
+        table_scale: [V] for codes.
         layers: in order.
         head: of codes, or None: the model's own norm and head run.
         state_scales: of each layer, as a cache has them.
@@ -36,7 +42,7 @@ class Plan:
     model: MambaLM
     table: Tensor
     table_scale: Tensor | None
-    layers: Sequence[Mamba2Layer]
+    layers: Sequence[FusedLayer]
     head: Product | None
     state_scales: Sequence[Tensor]
 
@@ -48,20 +54,24 @@ class Plan:
             NotFusedError: the kernels do not run it.
         """
         embedding = model.embedding
-        if isinstance(embedding, QEmbedding) and embedding.num_bits == 8:
+        if isinstance(embedding, QEmbedding):
             table, scale = embedding.codes, embedding.scale
         elif isinstance(embedding, Embedding):
             table, scale = embedding.weight, None
         else:
-            raise NotFusedError("the embedding is of 4 bits")
+            raise NotFusedError(f"a {type(embedding).__name__} is no embedding that is known")
         if model.config.d_model % 16:
             raise NotFusedError(f"d_model {model.config.d_model} is no multiple of 16")
         head = None
         if isinstance(model.lm_head, QLinear) and model.lm_head.in_scale is not None:
             head = product(model.lm_head, "lm_head", coded=False)
         parts = [layer for layer in model.layers if isinstance(layer, Layer)]
-        layers = [Mamba2Layer.of(layer) for layer in parts]
+        layers = [_layer(layer) for layer in parts]
         return cls(model, table, scale, layers, head, [state_scale(layer.mixer) for layer in parts])
+
+
+def _layer(layer: Layer) -> FusedLayer:
+    return (Mamba1Layer if isinstance(layer.mixer, Mamba1Mixer) else Mamba2Layer).of(layer)
 
 
 class DecodeRunner:
@@ -82,7 +92,8 @@ class DecodeRunner:
         self.residual = torch.zeros(batch, plan.model.config.d_model, device=device)
         self.logits = torch.zeros(batch, plan.model.padded_vocab_size, device=device)
         self.memory = [layer.memory(batch) for layer in plan.layers]
-        self.scratch = plan.layers[0].scratch(batch)
+        self.scratch = plan.layers[0].scratch(batch, how)
+        self.normed = torch.zeros(batch, plan.model.config.d_model, dtype=torch.int8, device=device)
         self._time = 0
         self._replay: Callable[[], None] = self.launch
         self.load(plan.model.new_cache(batch))
@@ -114,8 +125,9 @@ class DecodeRunner:
         """All kernels of a step, in order."""
         plan, how = self.plan, self.how
         embed(self.ids, plan.table, plan.table_scale, self.residual)
-        for layer, memory in zip(plan.layers, self.memory, strict=True):
-            layer.launch(self.residual, self.position, memory, self.scratch, how)
+        following = [layer.in_proj for layer in plan.layers[1:]]
+        for layer, memory, next_product in zip(plan.layers, self.memory, [*following, plan.head], strict=True):
+            layer.launch(self.residual, self.position, memory, self.scratch, how, next_product)
         self._head()
         # Nothing of this step reads it any more, and nothing of the next one begins before.
         self.position.add_(1)
@@ -125,16 +137,7 @@ class DecodeRunner:
         if head is None:
             self.logits.copy_(self.plan.model.lm_head(norm(self.residual)))
             return
-        gemv(
-            self.residual,
-            head.codes,
-            head.scale,
-            head.bias,
-            self.logits,
-            kind=FLOAT,
-            norm=(norm.weight, head.in_scale, norm.eps),
-            **how.gemv(*head.codes.shape),
-        )
+        multiply(head, self.residual, self.logits, FLOAT, how, Before(norm.weight, norm.eps, self.normed))
 
     def _captured(self) -> Callable[[], None]:
         with torch.cuda.device(self.residual.device):

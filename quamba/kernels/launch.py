@@ -3,6 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coming:
+    """The first `size` bytes, a multiple of 16, of what later launches will read, as int8."""
+
+    tensor: Tensor
+    size: int
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -11,23 +21,44 @@ class Launch:
     Attributes:
         device: use the device's integer dot product; false under the interpreter.
         pdl: overlap launches.
-        step_warps: warps of a head's program.
+        ahead_bytes: so much of the next layer's weights is brought into the cache while the state is updated, beside
+            all of this layer's next ones; 0: nothing is.
+        few: up to so many rows of a batch each read a weight for themselves, without tensor cores.
+        norm_inside: for them the norm before a product is done in the product's launch.
+        step_elements: of a state that a program updates at once, about.
+        step_warps: warps of its program.
+        select_channels: channels of Mamba-1 that a program updates.
         join_warps: warps of a program across heads.
         shapes: rows and warps of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
+        tile: of products of many rows, with warps and stages; None: `default_tile` chooses.
     """
 
     device: bool = True
     pdl: bool = False
+    ahead_bytes: int = 0
+    few: int = 1
+    norm_inside: bool = True
+    step_elements: int = 2048
     step_warps: int = 4
+    select_channels: int = 32
     join_warps: int = 8
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     other: tuple[int, int] | None = None
+    tile: tuple[tuple[int, int, int], int, int] | None = None
 
-    def gemv(self, rows: int, inner: int) -> dict[str, Any]:
+    def gemv(self, rows: int, inner: int, *, bits: int = 8) -> dict[str, Any]:
         """Arguments of `gemv` for a weight [rows, inner]."""
-        block, warps = self.shapes.get((rows, inner), self.other or default_shape(rows, inner))
+        chosen = self.other or default_shape(rows, inner * bits // 8)
+        block, warps = self.shapes.get((rows, inner), chosen)
         return {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
+
+    def gemm(self) -> dict[str, Any]:
+        """Arguments of `gemm`."""
+        if self.tile is None:
+            return {"pdl": self.pdl}
+        tile, warps, stages = self.tile
+        return {"tile": tile, "warps": warps, "stages": stages, "pdl": self.pdl}
 
 
 def default_shape(rows: int, inner: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ Kernels are compiled for the device where they run; nothing here is compiled at 
 
 Launches in a chain overlap (programmatic dependent launch): each kernel first reads what never changes, its weights,
 then waits for the kernel before it. Every program of every kernel waits, so that a kernel may rely on all before it.
+What a kernel further on will read can be asked for into the second-level cache in the meantime (`prefetch`).
 """
 
 import triton
@@ -76,4 +77,56 @@ def wait_before(PDL: tl.constexpr):
         tl_cuda.gdc_wait()
 
 
-__all__ = ["dot4", "pack4", "quantize", "round_codes", "silu", "softplus", "wait_before"]
+@triton.jit
+def prefetch(base, size, part, PARTS: tl.constexpr):
+    """Have a share, one of PARTS, of `size` bytes from `base` on (multiples of 16) brought into the second-level cache.
+
+    Capability 9.0: one instruction of one thread, that waits for nothing.
+    """
+    share = tl.cdiv(size, PARTS * 16) * 16
+    start = part * share
+    count = tl.minimum(tl.maximum(size - start, 0), share)
+    tl.inline_asm_elementwise(
+        "{ .reg .pred p, q; .reg .u32 t; mov.u32 t, %tid.x; setp.eq.u32 q, t, 0; setp.ne.and.u32 p, $2, 0, q; "
+        "@p cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
+        "=r,l,r",
+        [(base + start).to(tl.int64), count],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
+def convolve_past(ring, weights, factor, bias, out_scale, channels, live, position, C, K: tl.constexpr):
+    """What a convolution needs besides the new code: its past, the new code's weight, factor, bias and scale."""
+    acc = tl.zeros(channels.shape, dtype=tl.int32)
+    for tap in tl.static_range(K - 1):
+        slot = (position + 1 + tap) % K
+        past = tl.load(ring + slot * C + channels, mask=live, other=0).to(tl.int32)
+        acc += past * tl.load(weights + tap * C + channels, mask=live, other=0).to(tl.int32)
+    last = tl.load(weights + (K - 1) * C + channels, mask=live, other=0).to(tl.int32)
+    f = tl.load(factor + channels, mask=live, other=0.0)
+    b = tl.load(bias + channels, mask=live, other=0.0)
+    return acc, last, f, b, tl.load(out_scale + channels, mask=live, other=1.0)
+
+
+@triton.jit
+def convolve_new(new, acc, last, f, b, s):
+    """The codes behind the convolution and its SiLU, float32 as the new ones are."""
+    v = (acc + new.to(tl.int32) * last).to(tl.float32) * f + b
+    return quantize(silu(v), s).to(tl.float32)
+
+
+__all__ = [
+    "convolve_new",
+    "convolve_past",
+    "dot4",
+    "pack4",
+    "prefetch",
+    "quantize",
+    "round_codes",
+    "silu",
+    "softplus",
+    "wait_before",
+]

@@ -1,12 +1,14 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, var-annotated, attr-defined, unreachable"
 # (What Triton compiles has no Python types.)
-"""One row times an 8-bit weight, all in integers, with the norm before it and the scales behind it in the same launch.
+"""A few rows times an 8-bit weight, all in integers, with the norm before and the scales behind in the same launch.
 
     x = codes, or q8(RMSNorm(r) w; s_in) of the residual stream r
     a_n = sum_k x_k W_nk (32-bit integers)
     y_n = a_n s_n (+ b_n)        out = q8 codes of y, or y in float32, or residual += y
 
-A program owns a few rows of W and reads them whole before it waits for its input: 16 bytes a thread and load.
+Behind codes a convolution can follow, of which each needs no more than its own past.
+
+A program owns a few rows of W and reads them whole, 16 bytes a thread and load, before it waits for its input.
 """
 
 import torch
@@ -14,7 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import dot4, pack4, quantize, round_codes, wait_before
+from quamba.kernels.convolution import Convolution, Past, convolve_reference
+from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, quantize, round_codes, wait_before
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -29,56 +32,101 @@ def gemv_kernel(
     norm_weight,
     in_scale,
     out,
+    ring,
+    position,
+    conv_weight,
+    conv_factor,
+    conv_bias,
+    conv_scale,
     N,
+    x_stride,
     eps,
     K4: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
+    LINE: tl.constexpr,
+    TAPS: tl.constexpr,
+    FIRST: tl.constexpr,
+    CHANNELS: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
     OUT: tl.constexpr,
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Rows BLOCK * program_id(0).. of batch row program_id(1); K4 = K / 4 is a multiple of CHUNK."""
-    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.program_id(1)
+    """Rows BLOCK * program_id(0).. of w, times row program_id(1) of x; K4 = K / 4 is a multiple of CHUNK.
+
+    LINE rows of w are what all threads read at once: laid out so, each thread reads of x what it needs, and nothing is
+    exchanged.
+    """
+    lines: tl.constexpr = BLOCK // LINE
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
     live = rows < N
     columns = tl.arange(0, CHUNK)
-    base = w + rows.to(tl.int64)[:, None] * K4 + columns[None, :]
+    base = w + rows.to(tl.int64)[:, :, None] * K4 + columns[None, None, :]
     weights = ()
     for i in tl.static_range(K4 // CHUNK):
-        weights = weights + (tl.load(base + i * CHUNK, mask=live[:, None], other=0),)  # noqa: RUF005  # Triton has no *
-    factor = tl.load(scale + rows, mask=live, other=0.0)
-    wait_before(PDL)
-    acc = tl.zeros([BLOCK, CHUNK], dtype=tl.int32)
+        tile = tl.load(base + i * CHUNK, mask=live[:, :, None], other=0)
+        weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
+    # What is a row's own, in order: a thread has no more than one.
+    own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = own < N
+    factor = tl.load(scale + own, mask=there, other=0.0)
+    if BIAS:
+        shift = tl.load(bias + own, mask=there, other=0.0)
     if NORM:
-        values = x + row * (4 * K4) + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
         s_in = tl.load(in_scale)
+        gains = ()
+        for i in tl.static_range(K4 // CHUNK):
+            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
+            gains = gains + (gain,)  # noqa: RUF005
+    row = tl.program_id(1)
+    if TAPS > 0:
+        t = tl.load(position)
+        channels = own - FIRST
+        conv = (channels >= 0) & (channels < CHANNELS)
+        kept = ring + row * (TAPS * CHANNELS)
+        acc_past, last, f, b, s = convolve_past(
+            kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        )
+    wait_before(PDL)
+    target = out + row * N + own
+    if OUT == 2:
+        before = tl.load(target, mask=there, other=0.0)
+    acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
+    given = ()
+    if NORM:
+        place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
         squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
         for i in tl.static_range(K4 // CHUNK):
-            r = tl.load(values + i * 4 * CHUNK)
+            r = tl.load(place + i * 4 * CHUNK)
+            given = given + (r,)  # noqa: RUF005
             squares += r * r
         rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (4 * K4) + eps)
-        for i in tl.static_range(K4 // CHUNK):
-            g = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
-            u = tl.load(values + i * 4 * CHUNK) * rstd * g
-            packed = pack4(quantize(u, s_in))
-            acc = dot4(weights[i], tl.broadcast_to(packed[None, :], [BLOCK, CHUNK]), acc, DEVICE)
     else:
+        place = x + row * x_stride + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
         for i in tl.static_range(K4 // CHUNK):
-            packed = tl.load(x + row * K4 + i * CHUNK + columns)
-            acc = dot4(weights[i], tl.broadcast_to(packed[None, :], [BLOCK, CHUNK]), acc, DEVICE)
-    y = tl.sum(acc, axis=1).to(tl.float32) * factor
+            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    for i in tl.static_range(K4 // CHUNK):
+        packed = given[i]
+        if NORM:
+            packed = pack4(quantize(packed * rstd * gains[i], s_in))[None, None, :]
+        acc = dot4(weights[i], tl.broadcast_to(packed, [LINE, lines, CHUNK]), acc, DEVICE)
+    total = tl.reshape(tl.trans(tl.sum(acc, axis=2)), [BLOCK])
+    # To the thread that has the rest of a row: without this all would have the rest of many.
+    y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
-        y += tl.load(bias + rows, mask=live, other=0.0)
-    target = out + row * N + rows
+        y += shift
     if OUT == 0:
-        tl.store(target, round_codes(y).to(tl.int8), mask=live)
+        y = round_codes(y)
+        if TAPS > 0:
+            tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
+            y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
+        tl.store(target, y.to(tl.int8), mask=there)
     elif OUT == 1:
-        tl.store(target, y, mask=live)
+        tl.store(target, y, mask=there)
     else:
-        tl.store(target, tl.load(target, mask=live, other=0.0) + y, mask=live)
+        tl.store(target, before + y, mask=there)
 
 
 def chunk_of(inner: int) -> int:
@@ -93,6 +141,14 @@ def chunk_of(inner: int) -> int:
     return min(words & -words, 256)
 
 
+def ring_and_weights(conv: tuple[Convolution, Past] | None, filler: Tensor) -> tuple[Tensor, ...]:
+    """What kernels read of a convolution, in their order; without one something that they do not read."""
+    if conv is None:
+        return (filler,) * 6
+    c, past = conv
+    return past.ring, past.position, c.weight, c.factor, c.bias, c.scale
+
+
 def gemv(
     x: Tensor,
     w: Tensor,
@@ -102,6 +158,7 @@ def gemv(
     *,
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
+    conv: tuple[Convolution, Past] | None = None,
     block: int = 16,
     warps: int = 8,
     device: bool = True,
@@ -110,34 +167,43 @@ def gemv(
     """Launch it.
 
     Args:
-        x: int8 [Bt, K], or float32 [Bt, K] where `norm` is given.
+        x: int8 [Bt, K], or float32 [Bt, K] where `norm` is given; rows may lie apart.
         w: int8 [N, K], K a multiple of 16.
         scale: float32 [N], all scales of the product in one.
         bias: float32 [N] in units of the output, or None.
         out: int8 (`CODES`) or float32 (`FLOAT`, `ADD`) [Bt, N].
         kind: what becomes of y.
         norm: the norm's weight float32 [K], the scale of what it gives, and eps.
+        conv: a convolution behind it, for codes; its memory is brought up to date.
         block: rows of w a program takes.
         warps: of a program.
         device: use the device's integer dot product.
         pdl: overlap with the kernel before.
     """
     rows, inner = w.shape
-    grid = (triton.cdiv(rows, block), x.shape[0])
+    chunk = chunk_of(inner)
     norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
-    gemv_kernel[grid](
-        x if norm is not None else x.view(torch.int32),
+    if norm is None:
+        x = x.view(torch.int32)
+    gemv_kernel[(triton.cdiv(rows, block), len(x))](
+        x,
         w.view(torch.int32),
         scale,
         scale if bias is None else bias,
         norm_weight,
         in_scale,
         out,
+        *ring_and_weights(conv, scale),
         rows,
+        x.stride(0),
         eps,
         K4=inner // 4,
-        CHUNK=chunk_of(inner),
+        CHUNK=chunk,
         BLOCK=block,
+        LINE=min(block, max(1, 128 * warps // chunk)),
+        TAPS=0 if conv is None else len(conv[0].weight),
+        FIRST=0 if conv is None else conv[0].first,
+        CHANNELS=0 if conv is None else conv[0].weight.shape[1],
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,
@@ -145,6 +211,7 @@ def gemv(
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
+        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
         **({"launch_pdl": True} if pdl else {}),
     )
 
@@ -158,20 +225,23 @@ def gemv_reference(
     *,
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
+    conv: tuple[Convolution, Past] | None = None,
 ) -> None:
     """The definition, in plain PyTorch; arguments as `gemv`."""
     if norm is not None:
         weight, in_scale, eps = norm
         x = quantize_int8(torch.nn.functional.rms_norm(x, weight.shape, weight, eps), in_scale).codes
-    y = (x.long() @ w.long().t()).to(torch.int32) * scale
+    y = (x.double() @ w.double().t()).to(torch.int32) * scale
     if bias is not None:
         y = y + bias
     if kind == CODES:
         out.copy_(y.round().clamp(QMIN, QMAX))
+        if conv is not None:
+            convolve_reference(out, *conv)
     elif kind == FLOAT:
         out.copy_(y)
     else:
         out.add_(y)
 
 
-__all__ = ["ADD", "CODES", "FLOAT", "chunk_of", "gemv", "gemv_kernel", "gemv_reference"]
+__all__ = ["ADD", "CODES", "FLOAT", "chunk_of", "gemv", "gemv_kernel", "gemv_reference", "ring_and_weights"]

@@ -1,10 +1,11 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""Behind the heads' part of a step: the norm's mean over a group of heads, the rotation across heads, codes.
+"""Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes.
 
-    X [R, P], a row a head:   out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)); s)
+    X [R, P], the channels in rows:   out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)) M; s)
 
-A program owns a few columns of X and all its rows.
+with L [R, R] and M [P, P] of +-1, the two factors of a Hadamard transform. A program owns a few rows and columns of
+what comes out.
 """
 
 import torch
@@ -17,93 +18,122 @@ from quamba.qtypes import QMAX, QMIN
 
 
 @triton.jit
+def _halves(v):
+    """Two halves that hold 22 bits of v together; what is cut off saturates behind the rotation too."""
+    v = tl.minimum(tl.maximum(v, -60000.0), 60000.0)
+    high = v.to(tl.float16)
+    return high, (v - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
 def join_kernel(
     x,
     squares,
     left,
+    right,
     scale,
     out,
     eps,
     R: tl.constexpr,
     P: tl.constexpr,
     G: tl.constexpr,
+    SUMS: tl.constexpr,
     ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SUMS_BLOCK: tl.constexpr,
+    ROW_BLOCK: tl.constexpr,
+    COLUMN_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     ROTATE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Columns BLOCK * program_id(0).. of batch row program_id(1)."""
-    r = tl.arange(0, ROWS)
-    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.program_id(1)
-    live = (r < R)[:, None] & (columns < P)[None, :]
-    place = row * (R * P) + r[:, None] * P + columns[None, :]
+    """Columns COLUMN_BLOCK * program_id(0).., rows ROW_BLOCK * program_id(1).. of batch row program_id(2)."""
+    to_r = tl.program_id(1) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
+    to_p = tl.program_id(0) * COLUMN_BLOCK + tl.arange(0, COLUMN_BLOCK)
+    row = tl.program_id(2)
     if ROTATE:
-        # Transposed on the way in.
-        matrix = tl.load(left + r[None, :] * R + r[:, None], mask=(r < R)[:, None] & (r < R)[None, :], other=0.0)
-    wait_before(PDL)
-    v = tl.load(x + place, mask=live, other=0.0)
+        r, p = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+        across = tl.load(left + to_r[:, None] * R + r[None, :], mask=(to_r < R)[:, None] & (r < R)[None, :], other=0.0)
+        inside = tl.load(right + p[:, None] * P + to_p[None, :], mask=(p < P)[:, None] & (to_p < P)[None, :], other=0.0)
+    else:
+        r, p = to_r, to_p
     s = tl.load(scale)
+    inverse = 1.0 / s
+    wait_before(PDL)
+    v = tl.load(x + row * (R * P) + r[:, None] * P + p[None, :], mask=(r < R)[:, None] & (p < P)[None, :], other=0.0)
     if NORM:
-        sums = tl.load(squares + row * R + r, mask=r < R, other=0.0)
+        i = tl.arange(0, SUMS_BLOCK)
+        sums = tl.load(squares + row * SUMS + i, mask=i < SUMS, other=0.0)
         if G == 1:
-            v = v * tl.rsqrt(tl.sum(sums, axis=0) / (R * P) + eps)
+            rstd = tl.rsqrt(tl.sum(sums, axis=0) / (R * P) + eps)
         else:
-            same = (r // (R // G))[:, None] == (r // (R // G))[None, :]
-            total = tl.sum(tl.where(same, tl.broadcast_to(sums[None, :], [ROWS, ROWS]), 0.0), axis=1)
-            v = v * tl.rsqrt(total / (R * P // G) + eps)[:, None]
-    v = tl.math.div_rn(v, s)
+            same = (r // (R // G))[:, None] == (i // (SUMS // G))[None, :]
+            total = tl.sum(tl.where(same, sums[None, :], 0.0), axis=1)
+            rstd = tl.rsqrt(total / (R * P // G) + eps)[:, None]
+        if ROTATE:
+            inverse = inverse * rstd
+        else:
+            v = v * rstd
     if ROTATE:
-        # Two halves hold 22 bits of v; what is cut off here saturates behind the rotation too.
-        v = tl.minimum(tl.maximum(v, -60000.0), 60000.0)
-        high = v.to(tl.float16)
-        v = tl.dot(matrix, (v - high.to(tl.float32)).to(tl.float16), tl.dot(matrix, high))
-    tl.store(out + place, round_codes(v).to(tl.int8), mask=live)
+        high, low = _halves(v * inverse)
+        high, low = _halves(tl.dot(low, inside, tl.dot(high, inside)))
+        v = tl.dot(across, low, tl.dot(across, high))
+    else:
+        v = tl.math.div_rn(v, s)
+    place = out + row * (R * P) + to_r[:, None] * P + to_p[None, :]
+    tl.store(place, round_codes(v).to(tl.int8), mask=(to_r < R)[:, None] & (to_p < P)[None, :])
 
 
 def join(
     x: Tensor,
     squares: Tensor | None,
-    left: Tensor | None,
+    factors: tuple[Tensor, Tensor] | None,
     scale: Tensor,
     out: Tensor,
     *,
     rows: int,
     groups: int = 1,
     eps: float = 0.0,
-    warps: int = 4,
+    warps: int = 8,
     pdl: bool = False,
 ) -> None:
     """Launch it.
 
     Args:
         x: float32 [Bt, R P].
-        squares: float32 [Bt, R]; None without a norm.
-        left: of +-1, float16 [R, R], the transform's factor across rows; None without rotation.
+        squares: float32 [Bt, sums], of equally many channels each, in their order; None without a norm.
+        factors: L^T and M, of +-1, float16 [R, R] and [P, P]; None without rotation.
         scale: float32, of the codes.
         out: int8 [Bt, R P].
         rows: R.
-        groups: G, of rows that share a mean.
+        groups: G, of channels that share a mean; each has R / G rows.
         eps: added to the mean.
         warps: of a program.
         pdl: overlap with the kernel before.
     """
     columns = x.shape[1] // rows
-    join_kernel[(triton.cdiv(columns, 16), len(x))](
+    left, right = factors or (x, x)
+    row_block, column_block = 16, 16 if factors else 64
+    sums = 1 if squares is None else squares.shape[1]
+    join_kernel[(triton.cdiv(columns, column_block), triton.cdiv(rows, row_block), len(x))](
         x,
         x if squares is None else squares,
-        x if left is None else left,
+        left,
+        right,
         scale,
         out,
         eps,
         R=rows,
         P=columns,
         G=groups,
+        SUMS=sums,
         ROWS=max(16, triton.next_power_of_2(rows)),
-        BLOCK=16,
+        COLUMNS=max(16, triton.next_power_of_2(columns)),
+        SUMS_BLOCK=triton.next_power_of_2(sums),
+        ROW_BLOCK=row_block,
+        COLUMN_BLOCK=column_block,
         NORM=squares is not None,
-        ROTATE=left is not None,
+        ROTATE=factors is not None,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
@@ -114,7 +144,7 @@ def join(
 def join_reference(
     x: Tensor,
     squares: Tensor | None,
-    left: Tensor | None,
+    factors: tuple[Tensor, Tensor] | None,
     scale: Tensor,
     out: Tensor,
     *,
@@ -127,8 +157,9 @@ def join_reference(
     if squares is not None:
         mean = squares.view(len(x), groups, -1).sum(-1) / (x.shape[1] // groups)
         v = v * torch.rsqrt(mean + eps).repeat_interleave(rows // groups, 1)[..., None]
-    if left is not None:
-        v = left.float().t() @ v
+    if factors is not None:
+        left, right = (factor.float() for factor in factors)
+        v = left @ v @ right
     out.copy_((v / scale).round().clamp(QMIN, QMAX).flatten(1))
 
 

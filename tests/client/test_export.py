@@ -233,3 +233,78 @@ def test_columns_are_those_of_all_rows() -> None:
     assert as_kind("-Infinity", Kind.DOUBLE) == -math.inf
     assert as_kind(1.5, Kind.TEXT) == "1.5"
     assert as_kind(None, Kind.TEXT) is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 200, -1, -40, None])
+def test_an_export_goes_on_where_a_file_ends(
+    qlog: Qlog, writer: LocalCollector, tmp_path: Path, cut: int | None
+) -> None:
+    """Wherever it was broken off, in a line or behind one, the file becomes the log; then again, with what is new."""
+    log = tmp_path / "store" / STORE
+    file = tmp_path / "copy.jsonl"
+    file.write_bytes(log.read_bytes()[:cut])
+    where = ("export", "--resume", "-o", str(file), "--collector", writer.endpoint)
+    ran = qlog(*where)
+    assert (ran.code, ran.out) == (0, "")
+    assert file.read_bytes() == log.read_bytes()
+    append(writer.endpoint, [begin("mamba2-4m"), finish()], experiment_id=new_id())
+    assert "1 more line in" in qlog(*where).err
+    assert file.read_bytes() == log.read_bytes()
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-3] + b"x\n", lambda data: data + b"{}\n"])
+def test_a_file_of_another_log_is_not_gone_on_with(
+    qlog: Qlog, writer: LocalCollector, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    """Another last line, or more lines than the log has: one line says so, and the file is as it was."""
+    file = tmp_path / "copy.jsonl"
+    file.write_bytes(change((tmp_path / "store" / STORE).read_bytes()))
+    before = file.read_bytes()
+    ran = qlog("export", "--resume", "-o", str(file), "--collector", writer.endpoint)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "no beginning of this log" in ran.err
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("more", [(), ("--filter", "mamba"), ("--as_shown",), ("--format", "csv")])
+def test_only_the_whole_log_can_be_gone_on_with(qlog: Qlog, writer: LocalCollector, more: tuple[str, ...]) -> None:
+    """Of parts and tables nobody knows where they end."""
+    output = ("-o", "x.jsonl") if more else ()
+    ran = qlog("export", "--resume", *output, *more, "--collector", writer.endpoint)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--resume is of the whole log" in ran.err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_tables_take_the_memory_of_a_page(tmp_path: Path, form: str) -> None:
+    """10,000 experiments take no more than 1,000: rows wait on disk, not in memory."""
+    peaks = []
+    for lines in (1000, 10_000):
+        log_dir = tmp_path / str(lines)
+        log_dir.mkdir()
+        record = {**EARLIER, "activation_stats": {f"layer_{i}.x_proj:input": TENSOR for i in range(8)}}
+        (log_dir / STORE).write_text(f"{json.dumps(record)}\n" * lines)
+        with open_local(log_dir) as local:
+            peaks.append(_peak_kb("--stats", "-o", str(tmp_path / f"{lines}.{form}"), "--collector", local.endpoint))
+    assert peaks[1] < peaks[0] * 1.25
+
+
+TENSOR = {
+    "before_percentile": {"min": -127.35, "max": 156.82, "range": 284.17},
+    "after_percentile": {"min": -120.50, "max": 145.30, "range": 265.80},
+    "percentile_alpha": 0.9995,
+    "clipped_ratio": 0.0005,
+    "range_reduction": 0.0646,
+}
+
+
+def _peak_kb(*arguments: str) -> int:
+    """The largest resident memory of an export in a process of its own."""
+    code = (
+        "import resource, sys; from client.entry import main; code = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "export", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    return int(ran.stdout)

@@ -9,7 +9,7 @@ from qlog.v1 import collector_pb2 as wire
 
 from collector.fold import fold_record, payload_from_events
 from collector.lines import decode_line, encode_line
-from collector.validate import check_batch
+from collector.received import batch_of, received
 from collector.views import Views
 from collector.wire import experiment_from_record, record_from_experiment
 from tests.collector.builders import batch, opened, submit
@@ -94,7 +94,10 @@ def test_events_tell_the_experiment(experiment, size):
     """Events -> record -> message is what the sender had, however they are cut into batches; and they are valid."""
     events = events_of(experiment)
     for start in range(0, len(events), size):
-        check_batch(wire.AppendExperimentRequest(offset=start, events=events[start : start + size]))
+        sent = wire.AppendExperimentRequest(
+            experiment_id=experiment.experiment_id, offset=start, events=events[start : start + size]
+        )
+        assert batch_of(received(sent.SerializeToString())).count == len(sent.events)
     pieces = [events[start : start + size] for start in range(0, len(events), size)]
     record = fold_record(experiment.experiment_id, [(payload_from_events(piece), len(piece)) for piece in pieces])
     assert record["events"] == len(events)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.logs import start_logging
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceStub
+from qlog.v1.serving.audit import Audit
 from qlog.v1.serving.listening import Listening
 
+from quantizer.auth import ROLES
 from quantizer.serve import QuantizerServer, ServeOptions
 from quantizer.settings import Settings
 from tests.quantizer.fake_workers import scripted_worker
@@ -32,7 +36,8 @@ def log() -> io.StringIO:
 def server(tmp_path: Path, log: io.StringIO) -> Iterator[QuantizerServer]:
     options = ServeOptions(Listening(), tmp_path, "cpu", metrics_port=0)
     settings = Settings(tmp_path / "logs", None)
-    server = QuantizerServer(options, settings, log=logging.getLogger("quantizer").info, worker_main=scripted_worker)
+    said = logging.getLogger("quantizer").info
+    server = QuantizerServer(options, settings, log=said, worker_main=scripted_worker, observers=[Audit(ROLES)])
     yield server
     server.stop()
 
@@ -56,3 +61,15 @@ def test_calls_are_counted_and_submissions_are_told(server: QuantizerServer, log
     assert [(call["method"], call["who"], call["subjects"], call["code"]) for call in calls] == [
         ("SubmitExperiment", "anonymous", [HOSTILE], "INVALID_ARGUMENT")
     ]
+
+
+def test_a_quantizer_says_that_it_stops(server: QuantizerServer) -> None:
+    """Healthy and described by reflection; NOT_SERVING for whoever watches, as soon as it takes no more jobs."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        names = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+        assert {"qlog.v1.QuantizerService", "google.longrunning.Operations", "grpc.health.v1.Health"} <= names
+        asked = health_pb2.HealthCheckRequest(service="qlog.v1.QuantizerService")
+        healths = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=60)
+        assert next(healths).status == health_pb2.HealthCheckResponse.SERVING
+        server.stop()
+        assert next(healths).status == health_pb2.HealthCheckResponse.NOT_SERVING

@@ -1,10 +1,14 @@
 """What the command lines of the three programs say alike: their version, where they listen, wrong usage, counts."""
 
+import logging
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from qlog.v1.escaping import escape
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -122,6 +126,17 @@ def metrics_options(command: _Command) -> _Command:
     )(command)
 
 
+def traces_option(command: _Command) -> _Command:
+    """Decorate a server's command with --otlp_endpoint."""
+    return click.option(
+        "otlp_endpoint",
+        "--otlp_endpoint",
+        "--otlp-endpoint",
+        metavar="URL",
+        help="Send traces by OTLP over gRPC, as http://HOST:4317; takes the extra otel.  [default: none]",
+    )(command)
+
+
 def refusal(error: click.ClickException, program: str, complain: Callable[[str], object]) -> int:
     """Tell what click refuses; the exit code.
 
@@ -139,6 +154,17 @@ def refusal(error: click.ClickException, program: str, complain: Callable[[str],
         text = f"{text} (see `{path} --help`)"
     complain(text)
     return error.exit_code
+
+
+def complain(program: str, text: str, *, prefix: str) -> None:
+    """Tell in one line why a program ends: after the prefix, or as an entry of its log where that is JSON."""
+    line = " ".join(text.split())
+    # Whoever has not set up such a log has not imported it.
+    logs = sys.modules.get("qlog.v1.logs")
+    if logs is not None and logs.logs_json():
+        logging.getLogger(program).error(line)
+    else:
+        click.echo(f"{prefix}{escape(line)}", err=True)
 
 
 def counted(count: int, noun: str) -> str:
@@ -162,10 +188,12 @@ __all__ = [
     "LOG_LEVELS",
     "WRONG_USAGE",
     "Seconds",
+    "complain",
     "counted",
     "listen_options",
     "log_options",
     "metrics_options",
     "refusal",
+    "traces_option",
     "version_option",
 ]

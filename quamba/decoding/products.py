@@ -1,0 +1,83 @@
+"""A product of a step: by the kernel for its number of rows and its weight's bits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quamba.decoding.plan import Product
+from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.launch import Coming, Launch
+from quamba.kernels.triton_conv_step import conv_step
+from quamba.kernels.triton_gemm import gemm
+from quamba.kernels.triton_gemv import gemv
+from quamba.kernels.triton_gemv4 import gemv4
+from quamba.kernels.triton_norm import norm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """The norm before a product.
+
+    Attributes:
+        weight: float32 [K].
+        eps: added to the mean square.
+        codes: room for what it gives, int8 [Bt, K].
+    """
+
+    weight: Tensor
+    eps: float
+    codes: Tensor
+
+
+def multiply(
+    p: Product,
+    x: Tensor,
+    out: Tensor,
+    kind: int,
+    how: Launch,
+    before: Before | None = None,
+    conv: tuple[Convolution, Past] | None = None,
+) -> None:
+    """Launch it.
+
+    Args:
+        p: the layer.
+        x: int8 [Bt, K], or float32 [Bt, K] where a norm comes before.
+        out: int8 or float32 [Bt, N].
+        kind: what becomes of the product, as in `quamba.kernels.triton_gemv`.
+        how: to launch.
+        before: the norm before it.
+        conv: the convolution behind it.
+    """
+    few = len(x) <= how.few
+    if before is not None and not (few and how.norm_inside):
+        norm(x, before.weight, p.in_scale, before.codes, eps=before.eps, pdl=how.pdl)
+        x, before = before.codes, None
+    if few:
+        given = None if before is None else (before.weight, p.in_scale, before.eps)
+        if p.packed is None:
+            gemv(x, p.codes(), p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape))
+        else:
+            gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape, bits=4))
+        return
+    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
+    if conv is not None:
+        conv_step(out, *conv, pdl=how.pdl)
+
+
+def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Coming:
+    """What a later product reads, to be brought into the cache.
+
+    Args:
+        p: that product.
+        batch: rows.
+        how: to launch.
+        most: bytes; None: all of it.
+    """
+    tensor = p.stored() if batch <= how.few else p.codes()
+    size = tensor.numel() * tensor.element_size()
+    return Coming(tensor.view(torch.int8), (size if most is None else min(most, size)) // 16 * 16)
+
+
+__all__ = ["Before", "coming", "multiply"]

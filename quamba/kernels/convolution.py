@@ -1,0 +1,53 @@
+"""The causal convolution of codes behind a product, a token at a time: what kernels read of it, and its definition."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quamba.qtypes import QMAX, QMIN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolution:
+    """u = q8(SiLU(conv(codes)); s) in the place of some of a product's codes.
+
+    Attributes:
+        first: the first of the C columns that it takes.
+        weight: int8 [K, C].
+        factor: what a product of codes stands for, float32 [C].
+        bias: float32 [C].
+        scale: s, float32 [C].
+    """
+
+    first: int
+    weight: Tensor
+    factor: Tensor
+    bias: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """Its memory.
+
+    Attributes:
+        ring: codes int8 [Bt, K, C]; the token at time t lies in slot t mod K.
+        position: int32 [1], the new token's time, at least K - 1.
+    """
+
+    ring: Tensor
+    position: Tensor
+
+
+def convolve_reference(codes: Tensor, conv: Convolution, past: Past) -> None:
+    """The definition, in plain PyTorch: codes int8 [Bt, N] change in place, the ring keeps what they were."""
+    time, (K, C) = int(past.position), conv.weight.shape
+    columns = slice(conv.first, conv.first + C)
+    past.ring[:, time % K] = codes[:, columns]
+    order = [(time + 1 + tap) % K for tap in range(K)]
+    v = (past.ring[:, order].float() * conv.weight.float()).sum(1) * conv.factor + conv.bias
+    codes[:, columns] = (torch.nn.functional.silu(v) / conv.scale).round().clamp(QMIN, QMAX).to(torch.int8)
+
+
+__all__ = ["Convolution", "Past", "convolve_reference"]

@@ -1,0 +1,280 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, var-annotated, attr-defined, unreachable"
+# (What Triton compiles has no Python types.)
+"""A few rows times a weight of 4-bit codes, which meet 8-bit activations as integers; as `triton_gemv` otherwise.
+
+    W_nk = clamp(round(c f_ng), -128, 127)    c the code of column k, g its group, f the group's factor
+
+A group's integers are kept beside its codes: a byte permutation looks four codes up at once in a table of eight, and
+gives the sign of what it finds, mostly 0, for codes that the other table has. One has 1..7 and -8, the other the
+magnitudes of 0..-7, which are subtracted; -7 shares a place with -8, whose sign it meets, and makes up for it.
+
+`pack` repacks the canonical form once: the low and the high half of a 32-bit word hold four neighbouring columns each,
+of the first and of the second half of a row, so that threads read codes and activations alike without gaps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, quantize, round_codes, wait_before
+from quamba.kernels.triton_gemv import ring_and_weights
+
+# 128 columns share a scale.
+GROUP = 128
+
+
+@triton.jit
+def _high_bytes(near, far, DEVICE: tl.constexpr):
+    """The high word of the 64 bits `far`, `near`, shifted up a byte."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "prmt.b32 $0, $1, $2, 0x6543;", "=r,r,r", [near, far], dtype=tl.int32, is_pure=True, pack=1
+        )
+    return (far << 8) | ((near >> 24) & 0xFF)
+
+
+@triton.jit
+def _chosen(low, high, codes, DEVICE: tl.constexpr):
+    """Bytes 0..7 of `low` and `high` that four 3-bit codes of the low half of `codes` choose; where the bit above is
+    set, the byte's sign eight times."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", [low, high, codes], dtype=tl.int32, is_pure=True, pack=1
+        )
+    both = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
+    out = tl.zeros(codes.shape, dtype=tl.int64)
+    for i in tl.static_range(4):
+        nibble = ((codes >> (4 * i)) & 0xF).to(tl.int64)
+        byte = (both >> (8 * (nibble & 7))) & 0xFF
+        out |= tl.where(nibble < 8, byte, (byte >> 7) * 0xFF) << (8 * i)
+    return out.to(tl.int32)
+
+
+@triton.jit
+def gemv4_kernel(
+    x,
+    w,
+    tables,
+    scale,
+    bias,
+    norm_weight,
+    in_scale,
+    out,
+    ring,
+    position,
+    conv_weight,
+    conv_factor,
+    conv_bias,
+    conv_scale,
+    N,
+    x_stride,
+    eps,
+    K8: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LINE: tl.constexpr,
+    TAPS: tl.constexpr,
+    FIRST: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    NORM: tl.constexpr,
+    BIAS: tl.constexpr,
+    OUT: tl.constexpr,
+    DEVICE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Rows BLOCK * program_id(0).. of w, times row program_id(1) of x; K8 = K / 8 is a multiple of CHUNK, that of 4."""
+    lines: tl.constexpr = BLOCK // LINE
+    QUADS: tl.constexpr = CHUNK // 4
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
+    live = rows < N
+    quads = tl.arange(0, QUADS)
+    words = quads[:, None] * 4 + tl.arange(0, 4)[None, :]
+    base = w + rows.to(tl.int64)[None, :, :, None] * K8 + words[:, None, None, :]
+    # Groups of 32 words in each half of a row.
+    table = tables + rows.to(tl.int64)[None, :, :, None] * (K8 // 16) + (quads // 8)[:, None, None, None]
+    weights = ()
+    found = ()
+    for i in tl.static_range(K8 // CHUNK):
+        mask = live[None, :, :, None]
+        tile = tl.load(base + i * CHUNK, mask=mask, other=0)
+        weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
+        for half in tl.static_range(2):
+            group = tl.load(table + (i * CHUNK // 32 + half * (K8 // 32)), mask=mask, other=0)
+            found = found + (group,)  # noqa: RUF005
+    # What is a row's own, in order: a thread has no more than one.
+    own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = own < N
+    factor = tl.load(scale + own, mask=there, other=0.0)
+    if BIAS:
+        shift = tl.load(bias + own, mask=there, other=0.0)
+    columns = tl.arange(0, CHUNK)
+    if NORM:
+        s_in = tl.load(in_scale)
+        gains = ()
+        for i in tl.static_range(2 * K8 // CHUNK):
+            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
+            gains = gains + (gain,)  # noqa: RUF005
+    row = tl.program_id(1)
+    if TAPS > 0:
+        t = tl.load(position)
+        channels = own - FIRST
+        conv = (channels >= 0) & (channels < CHANNELS)
+        kept = ring + row * (TAPS * CHANNELS)
+        acc_past, last, f, b, s = convolve_past(
+            kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        )
+    wait_before(PDL)
+    target = out + row * N + own
+    if OUT == 2:
+        before = tl.load(target, mask=there, other=0.0)
+    given = ()
+    if NORM:
+        place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
+        squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
+        for i in tl.static_range(2 * K8 // CHUNK):
+            r = tl.load(place + i * 4 * CHUNK)
+            given = given + (r,)  # noqa: RUF005
+            squares += r * r
+        rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (8 * K8) + eps)
+    else:
+        place = x + row * x_stride + tl.zeros([1, LINE, 1, 1], dtype=tl.int32) + words[:, None, None, :]
+        for i in tl.static_range(2 * K8 // CHUNK):
+            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    plus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
+    minus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
+    for i in tl.static_range(K8 // CHUNK):
+        for half in tl.static_range(2):
+            packed = given[i + half * (K8 // CHUNK)]
+            if NORM:
+                codes = quantize(packed * rstd * gains[i + half * (K8 // CHUNK)], s_in)
+                packed = tl.reshape(pack4(codes), [QUADS, 4])[:, None, None, :]
+            packed = tl.broadcast_to(packed, [QUADS, LINE, lines, 4])
+            near = (found[2 * i + half] & 0xFFFFFFFF).to(tl.int32)
+            far = (found[2 * i + half] >> 32).to(tl.int32)
+            chosen = weights[i] >> (16 * half)
+            low = tl.broadcast_to(near, [QUADS, LINE, lines, 4])
+            high = tl.broadcast_to(far, [QUADS, LINE, lines, 4])
+            plus = dot4(_chosen(low, high, chosen, DEVICE), packed, plus, DEVICE)
+            low = tl.broadcast_to(near << 8, [QUADS, LINE, lines, 4])
+            # 1 less for -7 where the sign of -8 stands in the other table.
+            rest = _high_bytes(near, far, DEVICE) + ((far >> 31) << 24)
+            high = tl.broadcast_to(rest, [QUADS, LINE, lines, 4])
+            minus = dot4(_chosen(low, high, chosen ^ 0x8888, DEVICE), packed, minus, DEVICE)
+    total = tl.reshape(tl.trans(tl.sum(tl.sum(plus - minus, axis=3), axis=0)), [BLOCK])
+    # To the thread that has the rest of a row: without this all would have the rest of many.
+    y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
+    if BIAS:
+        y += shift
+    if OUT == 0:
+        y = round_codes(y)
+        if TAPS > 0:
+            tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
+            y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
+        tl.store(target, y.to(tl.int8), mask=there)
+    elif OUT == 1:
+        tl.store(target, y, mask=there)
+    else:
+        tl.store(target, before + y, mask=there)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed4:
+    """A weight as the kernel reads it: codes int32 [N, K / 8], tables int64 [N, K / 128]."""
+
+    codes: Tensor
+    tables: Tensor
+
+
+def pack(codes: Tensor, factors: Tensor) -> Packed4 | None:
+    """From the codes int8 [N, K] and the groups' factors float [N, K / 128].
+
+    Returns:
+        None where it has no such form: K is no multiple of 256, or a group's integers are of a kind that none has whose
+        weights matter (7 f above 127, or 0 where 8 f is 1).
+    """
+    rows, inner = codes.shape
+    if inner % (2 * GROUP) or factors.shape[1] * GROUP != inner:
+        return None
+    device = codes.device
+    steps = torch.arange(1, 9, device=device)
+    values = (factors.float()[:, :, None] * steps).round().clamp(max=128).long()
+    if bool(((values[:, :, 6] > 127) | ((values[:, :, 6] == 0) & (values[:, :, 7] > 0))).any()):
+        return None
+    values[:, :, 7] = -values[:, :, 7] & 0xFF
+    tables = (values << (8 * (steps - 1))).sum(-1)
+    # 1..7 and -8 look into the one table, 0..-7 into the other.
+    places = torch.where(codes > 0, codes - 1, torch.where(codes == -8, 7, 8 - codes)).int()
+    words = (places.view(rows, 2, inner // 8, 4) << (4 * torch.arange(4, device=device)).int()).sum(-1).int()
+    return Packed4((words[:, 0] | (words[:, 1] << 16)).contiguous(), tables.contiguous())
+
+
+def gemv4(
+    x: Tensor,
+    w: Packed4,
+    scale: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    *,
+    kind: int,
+    norm: tuple[Tensor, Tensor, float] | None = None,
+    conv: tuple[Convolution, Past] | None = None,
+    block: int = 16,
+    warps: int = 8,
+    device: bool = True,
+    pdl: bool = False,
+) -> None:
+    """Launch it; arguments as `quamba.kernels.triton_gemv.gemv`, but for the weight."""
+    rows, words = w.codes.shape
+    chunk = min(words & -words, 128)
+    norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
+    if norm is None:
+        x = x.view(torch.int32)
+    gemv4_kernel[(triton.cdiv(rows, block), len(x))](
+        x,
+        w.codes,
+        w.tables,
+        scale,
+        scale if bias is None else bias,
+        norm_weight,
+        in_scale,
+        out,
+        *ring_and_weights(conv, scale),
+        rows,
+        x.stride(0),
+        eps,
+        K8=words,
+        CHUNK=chunk,
+        BLOCK=block,
+        LINE=min(block, max(1, 128 * warps // chunk)),
+        TAPS=0 if conv is None else len(conv[0].weight),
+        FIRST=0 if conv is None else conv[0].first,
+        CHANNELS=0 if conv is None else conv[0].weight.shape[1],
+        NORM=norm is not None,
+        BIAS=bias is not None,
+        OUT=kind,
+        DEVICE=device,
+        PDL=pdl,
+        num_warps=warps,
+        enable_fp_fusion=False,
+        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
+        **({"launch_pdl": True} if pdl else {}),
+    )
+
+
+def unpack(w: Packed4) -> Tensor:
+    """The integers that codes and tables stand for, int8 [N, K]: what `gemv` multiplies with."""
+    rows, device = len(w.codes), w.codes.device
+    halves = torch.stack((w.codes & 0xFFFF, (w.codes >> 16) & 0xFFFF), 1)
+    places = ((halves[..., None] >> (4 * torch.arange(4, device=device))) & 0xF).view(rows, -1, GROUP).long()
+    values = (w.tables[..., None] >> (8 * torch.arange(8, device=device))) & 0xFF
+    one = values.clone()
+    one[..., 7] -= 256 * (one[..., 7] > 0)
+    other = torch.nn.functional.pad(-values[..., :7], (1, 0))
+    return torch.cat((one, other), -1).gather(2, places).view(rows, -1).to(torch.int8)
+
+
+__all__ = ["GROUP", "Packed4", "gemv4", "gemv4_kernel", "pack", "unpack"]
