@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Hashable, Iterator
 
-from client.api import QuantizerApi
 from client.errors import QlogError, StreamLostError, UnreachableError
 from client.events import ExperimentEvent
 from client.follow import Patience
 from client.jobs import Job, JobEvent, LogLine
+from client.quantizer_api import QuantizerApi
 
 
 def _identity(event: JobEvent) -> Hashable:

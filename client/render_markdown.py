@@ -39,10 +39,11 @@ def _line(cells: Sequence[str] | Iterator[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    r"""Text as Markdown shows it: what would end a cell, begin a tag or emphasize gets a backslash."""
+    r"""Text as Markdown shows it: what would end a cell, begin a tag or a link, or emphasize gets a backslash."""
     for character in "\\|<*`":
         text = text.replace(character, "\\" + character)
-    return text
+    # Brackets alone are intervals; escaped, some would read them as mathematics.
+    return text.replace("](", "]\\(")
 
 
 __all__ = ["markdown"]

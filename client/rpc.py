@@ -1,6 +1,6 @@
 """Channels and statuses of gRPC: how calls are made, and what their failures mean to a user.
 
-`client.rpc` and `client.api` are the only importers of gRPC.
+`client.rpc`, `client.connection`, and what is made on them (`client.api`, `client.quantizer_api`), alone import gRPC.
 """
 
 import json

@@ -14,7 +14,8 @@ from client.render import Format
 from client.text import escape
 
 if TYPE_CHECKING:
-    from client.api import CollectorApi, QuantizerApi
+    from client.api import CollectorApi
+    from client.quantizer_api import QuantizerApi
 
 _Answer = TypeVar("_Answer")
 
@@ -150,7 +151,7 @@ def ask(settings: Settings, question: Callable[["CollectorApi"], _Answer], use: 
 
 def open_quantizer(settings: Settings) -> "QuantizerApi":
     """Connect to the quantizer that the settings name; to be used in a `with`."""
-    from client.api import QuantizerApi
+    from client.quantizer_api import QuantizerApi
 
     return QuantizerApi(settings.quantizer, settings.timeout_s, settings.credentials)
 

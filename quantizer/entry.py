@@ -97,7 +97,7 @@ def run(
       quantizer run models/mamba-2m --quantize --percentile_alpha 1.0 --eval_ppl --ppl_dataset gutenberg
       quantizer run models/mamba2-4m --eval_ppl --ppl_dataset wikitext2
     """
-    from quantizer.wire import config_of
+    from quantizer.wire_spec import config_of
 
     if log_format == "json":
         from qlog.v1.logs import start_logging

@@ -12,7 +12,9 @@ from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quantizer.events import JobEvent, LogLine
 from quantizer.job import JobState, JobView
-from quantizer.wire import event_message, options_of, progress_message, results_message, timestamp_message
+from quantizer.wire import event_message, progress_message, results_message
+from quantizer.wire_spec import options_of
+from quantizer.wire_values import timestamp_message
 
 OPERATION_PREFIX = "operations/"
 

@@ -5,7 +5,7 @@ import math
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,9 @@ class QuantizerServer:
         *,
         log: Callable[[str], None],
         worker_main: WorkerMain = work,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        """Open the spool, listen, start the workers.
+        """Open the spool, listen, start the workers; `observers` are told of every call.
 
         Raises:
             QuantizerError: one of these cannot be done.
@@ -115,7 +116,7 @@ class QuantizerServer:
             for device in self.devices
         ]
         self._health = health.HealthServicer()
-        observers: list[Observer] = [Audit(ROLES)]
+        told = list(observers)
         self._metering = None
         if options.metrics_port is not None:
             # Imported where it is asked for.
@@ -125,12 +126,12 @@ class QuantizerServer:
 
             self._metering = Metering("quantizer", ROLES)
             self._metering.registry.register(QuantizerMetrics(self.jobs, self.recorder))
-            observers.append(self._metering.calls)
+            told.append(self._metering.calls)
         if self._tracing is not None:
-            observers.append(self._tracing)
+            told.append(self._tracing)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, "qlog-rpc"),
-            interceptors=[Calls(self.access, ROLES, DOMAIN, observers)],
+            interceptors=[Calls(self.access, ROLES, DOMAIN, told)],
             options=server_options(),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
@@ -224,7 +225,7 @@ def serve_until_stopped(options: ServeOptions, settings: Settings) -> None:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        server = QuantizerServer(options, settings, log=logger.info)
+        server = QuantizerServer(options, settings, log=logger.info, observers=[Audit(ROLES)])
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -28,7 +28,7 @@ from quantizer.jobs import Jobs
 from quantizer.model_list import list_models
 from quantizer.roots import Roots
 from quantizer.surroundings import examine
-from quantizer.wire import config_of
+from quantizer.wire_spec import config_of
 
 DOMAIN = "qlog.quantizer"
 MOST_COMMAND = 8192
@@ -96,8 +96,6 @@ class Quantizer(QuantizerServiceServicer):
             abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry=True)
         except StoppingError as error:
             abort(context, grpc.StatusCode.UNAVAILABLE, "STOPPING", str(error), retry=True)
-        except Exception as error:  # noqa: BLE001 - whatever was sent, the answer is a status of ours
-            abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", f"internal error: {type(error).__name__}: {error}")
 
     def WatchExperiment(
         self, request: pb.WatchExperimentRequest, context: grpc.ServicerContext
@@ -183,10 +181,11 @@ class Operations(OperationsServicer):  # type: ignore[misc]  # the generated cla
     ) -> operations_pb2.Operation:
         """One job once it is done, or as it is when the time is over."""
         job = _find(self.jobs, request.name, context)
-        asked = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else MOST_WAIT_S
+        # Centuries are no timedelta.
+        asked = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else MOST_WAIT_S
         left = context.time_remaining()
         # An answer that comes after the caller's deadline is none.
-        bound = min(asked, MOST_WAIT_S, max(0.0, left - 0.2) if left is not None else MOST_WAIT_S)
+        bound = min(max(asked, 0.0), MOST_WAIT_S, max(0.0, left - 0.2) if left is not None else MOST_WAIT_S)
         self.streams.enter(context)
         try:
             return operation_message(self.jobs.wait(job.experiment_id, bound) or job)

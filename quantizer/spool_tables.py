@@ -93,6 +93,8 @@ class SpoolTables:
             sqlite3.Error: it is no database, or cannot be used now.
         """
         self._db = connection
+        # A byte that has changed on disk is that event's damage, no reason not to read the others.
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
         connection.isolation_level = None
         connection.execute("PRAGMA busy_timeout = 5000")
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -11,7 +11,7 @@ from typing import Protocol
 from quantizer.errors import CollectorAwayError, ExperimentDelayedError, OffsetGapError
 from quantizer.rpc import AppendStatus, Batch
 from quantizer.spool import HeldExperiment, Spool
-from quantizer.wire import DamagedEventError, batches_of, last_words
+from quantizer.wire_batches import DamagedEventError, batches_of, last_words
 
 HEARTBEAT_S = 30.0
 BURST_EVENTS = 2048

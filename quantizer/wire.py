@@ -1,13 +1,9 @@
-"""Domain values to `qlog.v1` messages and back: the only place that knows both."""
+"""What happens in an experiment, as messages of `qlog.v1`: with `quantizer.wire_*` the only place that knows both."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import common_pb2 as pb
-from qlog.v1.options import default_of
-from qlog.v1.spec_pb2 import ExperimentSpec
 
 from quamba.reports import (
     REORDER_DEFINITION,
@@ -21,7 +17,6 @@ from quamba.reports import (
     TaskReport,
     ValueRange,
 )
-from quantizer.config import RunConfig, read_config
 from quantizer.events import (
     Began,
     Evaluated,
@@ -34,9 +29,8 @@ from quantizer.events import (
     Reordered,
     Status,
 )
-from quantizer.rpc import Batch
-from quantizer.spool_tables import SpooledEvent
 from quantizer.texts import name_of, text_of
+from quantizer.wire_values import field_messages, timestamp_message
 
 _FIXED_CONFIG = frozenset(
     field.name for field in pb.ExperimentConfig.DESCRIPTOR.fields if field.name != "other"
@@ -50,44 +44,6 @@ STATUSES: Mapping[Status, pb.ExperimentStatus] = {
 
 # A user's own statistic of one of these names would be taken for ours.
 _STATS_KEYS = frozenset(field.name for field in (*pb.LayerStats.DESCRIPTOR.fields, *pb.ReorderEffect.DESCRIPTOR.fields))
-
-_DEFAULTS: Mapping[str, str] = {field.name: default_of(field.name) for field in ExperimentSpec.DESCRIPTOR.fields}
-
-_BATCH_EVENTS = 256
-_BATCH_BYTES = 2**20
-
-# A place in the experiment whose event was given up: it takes the position and says nothing.
-FILLER = pb.Event(heartbeat=pb.Heartbeat())
-
-
-def value_message(value: Any) -> pb.Value:
-    """A JSON-like value; whole numbers beyond 64 bits become fractions, other objects their text."""
-    if value is None:
-        return pb.Value(null_value=pb.NULL_KIND_UNSPECIFIED)
-    if isinstance(value, bool):
-        return pb.Value(bool_value=value)
-    if isinstance(value, int):
-        if -(2**63) <= value < 2**63:
-            return pb.Value(int_value=value)
-        return pb.Value(double_value=float(value))
-    if isinstance(value, float):
-        return pb.Value(double_value=value)
-    if isinstance(value, Mapping):
-        return pb.Value(object_value=pb.FieldList(fields=field_messages(value)))
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return pb.Value(list_value=pb.ListValue(values=[value_message(item) for item in value]))
-    return pb.Value(string_value=text_of(str(value)))
-
-
-def field_messages(values: Mapping[str, Any]) -> list[pb.Field]:
-    """An object's entries, in its order."""
-    return [pb.Field(name=name_of(str(name)), value=value_message(value)) for name, value in values.items()]
-
-
-def timestamp_message(seconds: float) -> Timestamp:
-    """Seconds since 1970."""
-    whole = int(seconds // 1)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
 
 
 def config_message(config: Mapping[str, Any]) -> pb.ExperimentConfig:
@@ -250,119 +206,19 @@ def dropped_messages(dropped: Mapping[str, int]) -> list[pb.DroppedEvents]:
     return [pb.DroppedEvents(kind=kind, count=count) for kind, count in sorted(dropped.items()) if count]
 
 
-def _with_dropped(event: pb.Event, dropped: Mapping[str, int]) -> pb.Event:
-    """A Finish with the losses that the spool counted added to those it names already."""
-    total = {entry.kind: entry.count for entry in event.finish.dropped}
-    for kind, count in dropped.items():
-        total[kind] = total.get(kind, 0) + count
-    del event.finish.dropped[:]
-    event.finish.dropped.extend(dropped_messages(total))
-    return event
-
-
 def spool_entry(event: ExperimentEvent, dropped: Mapping[str, int] | None = None) -> tuple[str, bytes]:
     """The kind and the bytes of one event, as the spool keeps them."""
     message = event_message(event, dropped)
     return str(message.WhichOneof("event")), message.SerializeToString()
 
 
-def last_words(duration_s: float) -> tuple[str, bytes]:
-    """The end of an experiment whose process is gone, as the spool keeps it."""
-    return spool_entry(Finished(Status.FAILED, "the process ended without finishing", max(0.0, duration_s)))
-
-
-class DamagedEventError(Exception):
-    """The disk has given back other bytes than it was given.
-
-    Attributes:
-        offset: of the event.
-        replacement: what can stand in its place; None: nothing.
-    """
-
-    def __init__(self, event: SpooledEvent) -> None:
-        super().__init__(f"the spool's event {event.offset} is damaged")
-        self.offset = event.offset
-        self.replacement = _damaged_end() if event.kind == "finish" else None
-
-
-def _damaged_end() -> bytes:
-    return spool_entry(Finished(Status.FAILED, "the end of the experiment was damaged in the spool", 0.0))[1]
-
-
-def batches_of(events: Sequence[SpooledEvent], lost: Mapping[str, int]) -> list[Batch]:
-    """Messages for the collector, bounded in events and in bytes.
-
-    Args:
-        events: from the spool, at consecutive offsets.
-        lost: events of the experiment that were given up, by kind, for its Finish.
-
-    Raises:
-        DamagedEventError: an event cannot be read.
-    """
-    batches: list[Batch] = []
-    gathered: list[pb.Event] = []
-    size = 0
-    for event in events:
-        if gathered and (len(gathered) == _BATCH_EVENTS or size + len(event.payload or b"") > _BATCH_BYTES):
-            batches.append(Batch(event.offset - len(gathered), tuple(gathered)))
-            gathered, size = [], 0
-        gathered.append(_sent(event, lost))
-        size += len(event.payload or b"")
-    if gathered:
-        batches.append(Batch(events[-1].offset + 1 - len(gathered), tuple(gathered)))
-    return batches
-
-
-def _sent(event: SpooledEvent, lost: Mapping[str, int]) -> pb.Event:
-    if event.payload is None:
-        return FILLER
-    try:
-        message = pb.Event.FromString(event.payload)
-    except (DecodeError, TypeError) as error:
-        raise DamagedEventError(event) from error
-    if message.WhichOneof("event") != event.kind:
-        raise DamagedEventError(event)
-    return _with_dropped(message, lost) if event.kind == "finish" else message
-
-
-def options_of(spec: ExperimentSpec) -> dict[str, Any]:
-    """A specification's fields as plain values, complete: the option's default where a field is empty or absent."""
-    options: dict[str, Any] = {}
-    for field in ExperimentSpec.DESCRIPTOR.fields:
-        value: Any = getattr(spec, field.name)
-        absent = not spec.HasField(field.name) if field.has_presence else value == ""
-        if absent:
-            default = default_of(field.name)
-            value = (default or "") if field.type == field.TYPE_STRING else (int(default) if default else None)
-        options[field.name] = value
-    return options
-
-
-def config_of(spec: ExperimentSpec) -> RunConfig:
-    """The experiment that a specification asks for.
-
-    Raises:
-        SpecError: it cannot be done as asked.
-    """
-    return read_config(options_of(spec), _DEFAULTS)
-
-
 __all__ = [
-    "FILLER",
     "STATUSES",
-    "DamagedEventError",
-    "batches_of",
     "config_message",
-    "config_of",
     "dropped_messages",
     "event_message",
-    "field_messages",
-    "last_words",
     "layer_stats_message",
-    "options_of",
     "progress_message",
     "results_message",
     "spool_entry",
-    "timestamp_message",
-    "value_message",
 ]

@@ -5,11 +5,11 @@ import pytest
 from google.rpc import status_pb2
 from qlog.v1 import common_pb2, quantizer_pb2
 
-from client.api import QuantizerApi
 from client.errors import QlogError
 from client.follow import Patience
 from client.job_follow import follow_job
 from client.jobs import JobEvent
+from client.quantizer_api import QuantizerApi
 from tests.client import builders
 from tests.client.builders import IDS
 from tests.client.conftest import Ran

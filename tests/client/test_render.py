@@ -82,13 +82,30 @@ def test_json_steers_no_terminal(text: str) -> None:
 
 
 def test_csv_keeps_data() -> None:
-    """Numbers have all their digits, formulas are left alone, lists are JSON, and a comma does not part a cell."""
+    """Numbers have all their digits, lists are JSON, and a comma does not part a cell."""
     stream = io.StringIO()
-    row = (0.1 + 0.2, None, True, "=1+1", 'a,"b"', {"k": [math.nan]}, math.nan, "\x1b[31m")
+    row = (0.1 + 0.2, None, True, "a=1+1", 'a,"b"', {"k": [math.nan]}, math.nan, "\x1b[31m")
     write_csv(Flat(tuple("abcdefgh"), [row]), stream)
     header, read = csv.reader(io.StringIO(stream.getvalue()))
     assert header == list("abcdefgh")
-    assert read == ["0.30000000000000004", "", "true", "=1+1", 'a,"b"', '{"k": ["NaN"]}', "NaN", "\\x1b[31m"]
+    assert read == ["0.30000000000000004", "", "true", "a=1+1", 'a,"b"', '{"k": ["NaN"]}', "NaN", "\\x1b[31m"]
+
+
+def test_csv_has_no_formulas() -> None:
+    """What a spreadsheet would run is text there, in headings too; numbers stay numbers, negative ones as well."""
+    stream = io.StringIO()
+    row = ("=1+1", "+cmd|' /C calc'!A0", "-7d", "@SUM(A1)", "\t=1", -1.5, "-1e5", -math.inf)
+    write_csv(Flat(("=x", *"bcdefgh"), [row]), stream)
+    header, read = csv.reader(io.StringIO(stream.getvalue()))
+    assert header[:2] == ["'=x", "b"]
+    assert read == ["'=1+1", "'+cmd|' /C calc'!A0", "'-7d", "'@SUM(A1)", "\\t=1", "-1.5", "-1e5", "-Infinity"]
+
+
+def test_markdown_has_no_links() -> None:
+    """A name that looks like a link or an image leads nowhere; intervals keep their brackets."""
+    text = markdown([Table((Column("a"),), (Row(("![x](http://y)",)), Row(("[-1, 2]",))))])
+    assert "](" not in text
+    assert "[-1, 2]" in text
 
 
 def test_markdown_cells_hold_pipes() -> None:

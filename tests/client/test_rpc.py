@@ -8,7 +8,8 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 
 from client import errors, rpc
-from client.api import CollectorApi, QuantizerApi
+from client.api import CollectorApi
+from client.quantizer_api import QuantizerApi
 from tests.client.conftest import Ran
 from tests.client.fakes import FakeCollector, FakeQuantizer
 

@@ -14,7 +14,7 @@ import pytest
 from quantizer.endpoints import FixedEndpoint
 from quantizer.entry import run_command
 from quantizer.recorder import Recorder
-from tests.integration.test_outage import collector, free_port
+from tests.integration.moments import collector, free_port
 from tests.quantizer.builders import began, finished, measured
 from tests.quantizer.conftest import until
 from tests.quantizer.runs import records

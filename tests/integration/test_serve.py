@@ -83,13 +83,6 @@ class Running:
         return found
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("root")
-    write_inputs(directory)
-    return directory
-
-
 @contextmanager
 def programs(root: Path, directory: Path) -> Iterator[Running]:
     store = directory / "store"

@@ -11,7 +11,7 @@ from quantizer.config import RunConfig
 from quantizer.errors import SpecError
 from quantizer.job_wire import command_of
 from quantizer.layers import LayerSelection
-from quantizer.wire import config_of, options_of
+from quantizer.wire_spec import config_of, options_of
 
 
 def read(**options: Any) -> RunConfig:

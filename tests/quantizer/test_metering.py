@@ -14,8 +14,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.logs import start_logging
 from qlog.v1.quantizer_pb2_grpc import QuantizerServiceStub
+from qlog.v1.serving.audit import Audit
 from qlog.v1.serving.listening import Listening
 
+from quantizer.auth import ROLES
 from quantizer.serve import QuantizerServer, ServeOptions
 from quantizer.settings import Settings
 from tests.quantizer.fake_workers import scripted_worker
@@ -34,7 +36,8 @@ def log() -> io.StringIO:
 def server(tmp_path: Path, log: io.StringIO) -> Iterator[QuantizerServer]:
     options = ServeOptions(Listening(), tmp_path, "cpu", metrics_port=0)
     settings = Settings(tmp_path / "logs", None)
-    server = QuantizerServer(options, settings, log=logging.getLogger("quantizer").info, worker_main=scripted_worker)
+    said = logging.getLogger("quantizer").info
+    server = QuantizerServer(options, settings, log=said, worker_main=scripted_worker, observers=[Audit(ROLES)])
     yield server
     server.stop()
 

@@ -12,7 +12,7 @@ from qlog.v1.spec_pb2 import ExperimentSpec, option_info
 from client.cli.submit import command as submit
 from quantizer.entry import run
 from quantizer.errors import SpecError
-from quantizer.wire import config_of
+from quantizer.wire_spec import config_of
 
 REFUSAL = "is not supported yet"
 # The implementation's descriptors are of another class than the ones with types.

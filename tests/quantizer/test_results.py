@@ -13,7 +13,7 @@ from quantizer.recorder import Delivery
 from quantizer.results import results_of
 from quantizer.summary import summary
 from quantizer.summary_words import WORDS
-from quantizer.wire import config_of
+from quantizer.wire_spec import config_of
 from tests.quantizer.builders import layer_report
 
 DELIVERED = Delivery("0199-some-id", True, 7, False, "127.0.0.1:50551", "logs/spool")

@@ -348,6 +348,14 @@ def test_a_job_that_is_not_there_is_not_found(client: Client) -> None:
     assert failure(client.watch, name)[0] == grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("seconds", [2**62, -(2**62), 0])
+def test_waiting_for_any_time_is_waiting_for_a_possible_one(client: Client, seconds: int) -> None:
+    """Centuries and times before now are answered: a job that is done at once, one that runs when the time is over."""
+    name = client.submit("plain" if seconds > 0 else "waits")
+    request = operations_pb2.WaitOperationRequest(name=name, timeout=Duration(seconds=seconds))
+    assert client.operations.WaitOperation(request, timeout=60).done is (seconds > 0)
+
+
 def test_a_job_that_is_done_can_be_deleted_and_one_that_runs_cannot(client: Client) -> None:
     """DeleteOperation forgets the job, not its record."""
     done, running = client.submit("plain"), client.submit("waits")

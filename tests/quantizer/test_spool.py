@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from quantizer.errors import SpoolError
 from quantizer.spool import Spool
-from quantizer.wire import FILLER, batches_of, spool_entry
+from quantizer.wire import spool_entry
+from quantizer.wire_batches import FILLER, batches_of
 from tests.quantizer.builders import began, finished, measured, progressed
 
 TARGET = "127.0.0.1:1"

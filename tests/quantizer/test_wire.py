@@ -21,7 +21,8 @@ from quantizer.events import (
     Status,
 )
 from quantizer.texts import NAME_BYTES, TEXT_BYTES, name_of, text_of
-from quantizer.wire import STATUSES, config_message, event_message, layer_stats_message, results_message, value_message
+from quantizer.wire import STATUSES, config_message, event_message, layer_stats_message, results_message
+from quantizer.wire_values import value_message
 from tests.quantizer.builders import began, finished, layer_report, measured, progressed
 
 JSON = st.recursive(
