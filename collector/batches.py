@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ DELETE = "DELETE FROM batches WHERE experiment_id = ?"
 _ROWS = """
 SELECT experiment_id, first_offset, count, tensors, finishes, length(payload) FROM batches ORDER BY first_offset, id
 """
+_ALL = "SELECT experiment_id, first_offset, count, payload FROM batches ORDER BY experiment_id, first_offset"
+_PLACES = "SELECT id, experiment_id, first_offset, count FROM batches ORDER BY experiment_id, first_offset"
 _FROM = (
     "SELECT first_offset, count, payload FROM batches WHERE experiment_id = ?1 AND first_offset >="
     " (SELECT coalesce(max(first_offset), 0) FROM batches WHERE experiment_id = ?1 AND first_offset <= ?2)"
@@ -160,6 +162,24 @@ def read_running(connection: sqlite3.Connection) -> dict[str, Running]:
     return found
 
 
+def all_batches(connection: sqlite3.Connection) -> Iterator[tuple[str, int, int, bytes]]:
+    """Every batch, those of an experiment in order: (experiment id, first offset, count, payload)."""
+    yield from connection.execute(_ALL)
+
+
+def remove_unreachable(connection: sqlite3.Connection) -> None:
+    """Remove what follows a gap: its sender repeats it, in batches that may begin elsewhere."""
+    ends: dict[str, int] = {}
+    unreachable: list[tuple[int]] = []
+    for row, experiment_id, first, count in connection.execute(_PLACES):
+        if first == ends.get(experiment_id, 0):
+            ends[experiment_id] = first + count
+        else:
+            unreachable.append((row,))
+    if unreachable:
+        connection.executemany("DELETE FROM batches WHERE id = ?", unreachable)
+
+
 def read_batches(connection: sqlite3.Connection, experiment_id: str, offset: int, max_bytes: int) -> list[Stored]:
     """Stored events from the batch that holds position `offset` on, without gaps.
 
@@ -188,9 +208,11 @@ __all__ = [
     "Batch",
     "Running",
     "Stored",
+    "all_batches",
     "check",
     "is_damage",
     "joined",
     "read_batches",
     "read_running",
+    "remove_unreachable",
 ]

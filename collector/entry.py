@@ -23,6 +23,7 @@ from qlog.v1.configuration import config_command, configurable
 from qlog.v1.escaping import plain_logging
 
 from collector.errors import CollectorError, ListenError
+from collector.fsck_command import fsck_command
 from collector.lease import DEFAULT_LEASE_S
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ Examples:
   collector serve
   collector serve --log_dir /var/lib/qlog --port 50551
   collector serve --host 0.0.0.0 --insecure
-  collector config --config collector.toml""",
+  collector config --config collector.toml
+  collector fsck --log_dir /var/lib/qlog""",
     context_settings=_CONTEXT,
 )
 @click.option("log_dir", "--log_dir", "--log-dir", metavar="DIR", help=f"{_LOG_DIR_HELP}  [default: logs]")
@@ -58,6 +60,20 @@ def _log_dir(context: click.Context, option: click.Parameter, value: str) -> str
         context.set_parameter_source("log_dir", ParameterSource.COMMANDLINE)
         return str(context.obj)
     return value or str(option.value_from_envvar(context) or _DEFAULT_LOG_DIR)
+
+
+_log_dir_option = click.option(
+    "log_dir",
+    "--log_dir",
+    "--log-dir",
+    metavar="DIR",
+    envvar="QLOG_LOG_DIR",
+    show_envvar=True,
+    default=_DEFAULT_LOG_DIR,
+    show_default=True,
+    callback=_log_dir,
+    help=_LOG_DIR_HELP,
+)
 
 
 @click.command(
@@ -78,18 +94,7 @@ A reader queries, a writer appends, an admin does everything.""",
     context_settings=_CONTEXT,
 )
 @listen_options(50551)
-@click.option(
-    "log_dir",
-    "--log_dir",
-    "--log-dir",
-    metavar="DIR",
-    envvar="QLOG_LOG_DIR",
-    show_envvar=True,
-    default=_DEFAULT_LOG_DIR,
-    show_default=True,
-    callback=_log_dir,
-    help=_LOG_DIR_HELP,
-)
+@_log_dir_option
 @click.option(
     "allow_network_fs",
     "--allow_network_fs",
@@ -153,6 +158,7 @@ def _checked(values: dict[str, Any]) -> "Listening":
     return where
 
 
+cli.add_command(fsck_command(_log_dir_option))
 cli.add_command(configurable(serve, "QLOG_COLLECTOR"))
 cli.add_command(config_command("collector", serve, lambda context: _checked(context.params)))
 

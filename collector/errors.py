@@ -6,6 +6,7 @@
     │   ├── LockedError            another collector holds the store
     │   ├── NetworkFileSystemError the log directory is on a network file system
     │   ├── ListenError            the address cannot be listened on
+    │   ├── DamageError            a check has found damage
     │   ├── TokenFileError         a file of tokens, keys or certificates cannot be used
     │   └── TracesError            traces cannot be sent as asked
     ├── InvalidRequestError        a request breaks the contract; names the field
@@ -54,6 +55,10 @@ class NetworkFileSystemError(StartError):
 
 class ListenError(StartError):
     """The address cannot be listened on."""
+
+
+class DamageError(StartError):
+    """A check has found damage."""
 
 
 class TokenFileError(StartError):
@@ -179,6 +184,7 @@ __all__ = [
     "AmbiguousRefError",
     "CollectorError",
     "CorruptLineError",
+    "DamageError",
     "DrainingError",
     "EndedError",
     "FilterError",

@@ -1,16 +1,11 @@
 """Reads every line of every file of a store and tells what is wrong; changes nothing."""
 
-import shutil
-import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collector import batches
 from collector.limits import MAX_LINE_BYTES
-from collector.lines import LineError, decode_line, is_blank, iterate_lines, split_lost_newlines
+from collector.lines import LineError, decode_line, decode_summed, is_blank, iterate_lines, split_lost_newlines
 from collector.records import Json
 
 _CHUNK_BYTES = 1 << 20
@@ -119,11 +114,14 @@ def check_meta(
     for offset, line in _lines(path, end, checked):
         checked.meta_lines += 1
         try:
-            record = decode_line(line).record if line is not None else {}
+            record = decode_summed(line).record if line is not None else {}
         except LineError as error:
             yield Finding("CORRUPT_LINE", "ERROR", path.name, f"the line says nothing: {error}", offset)
             continue
         subject = record.get("of")
+        if record.get("kind") == "amendment" and not isinstance(record.get("record"), dict):
+            yield Finding("CORRUPT_LINE", "ERROR", path.name, "an amendment without a record", offset)
+            continue
         if record.get("kind") not in ("annotation", "amendment") or not isinstance(subject, dict):
             message = "neither an annotation nor an amendment: from a newer version?"
             yield Finding("ORPHAN_META", "WARNING", path.name, message, offset)
@@ -131,28 +129,6 @@ def check_meta(
             message = "it is about an experiment that is not here: is this another store's file?"
             name = subject.get("experiment_id")
             yield Finding("ORPHAN_META", "WARNING", path.name, message, offset, None, str(name or ""))
-
-
-def check_events(path: Path, checked: Checked) -> Iterator[Finding]:
-    """The database of running experiments, in a copy."""
-    if not path.exists():
-        return
-    with tempfile.TemporaryDirectory(prefix="collector-") as directory:
-        copy = Path(directory) / path.name
-        for suffix in ("", "-wal"):
-            source = Path(f"{path}{suffix}")
-            if source.exists():
-                shutil.copyfile(source, f"{copy}{suffix}")
-                checked.bytes += source.stat().st_size
-        try:
-            with closing(sqlite3.connect(copy)) as connection:
-                if copy.stat().st_size == 0 and not Path(f"{copy}-wal").exists():
-                    return
-                batches.check(connection)
-                batches.read_running(connection)
-        except sqlite3.Error as error:
-            message = f"events of running experiments cannot be read ({error}): their senders send them again"
-            yield Finding("DAMAGED_EVENTS", "ERROR", path.name, message)
 
 
 def check_set_aside(directory: Path) -> Iterator[Finding]:
@@ -163,4 +139,4 @@ def check_set_aside(directory: Path) -> Iterator[Finding]:
             yield Finding("FILE_SET_ASIDE", "NOTICE", path.name, message)
 
 
-__all__ = ["Checked", "Finding", "check_events", "check_log", "check_meta", "check_set_aside"]
+__all__ = ["Checked", "Finding", "check_log", "check_meta", "check_set_aside"]

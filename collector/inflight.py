@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from collector import batches
@@ -46,8 +47,12 @@ class Inflight:
         if not path.exists():
             return
         try:
-            if batches.check(self._connection()) and path.stat().st_size > _WORTH_SHRINKING:
+            empty = batches.check(self._connection())
+            if empty and path.stat().st_size > _WORTH_SHRINKING:
                 self._connection().execute("VACUUM")
+            # Tells of gaps.
+            batches.read_running(self._connection())
+            batches.remove_unreachable(self._connection())
         except sqlite3.Error as error:
             self.close()
             if not batches.is_damage(error):
@@ -73,7 +78,7 @@ class Inflight:
         connection.execute("PRAGMA page_size=32768")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_autocheckpoint=2000")
+        connection.execute("PRAGMA wal_autocheckpoint=1000")
         # A whole transaction: pages that are written before its end are written twice.
         connection.execute("PRAGMA cache_size=-32768")
         connection.execute("PRAGMA journal_size_limit=67108864")
@@ -100,7 +105,7 @@ class Inflight:
         logger.warning(
             "%s is damaged (%s): moved to %s; experiments that were running have to be sent again",
             self.path,
-            error,
+            " ".join(str(error).split()),
             target.name,
         )
 
@@ -111,6 +116,20 @@ class Inflight:
                 if connection is not None:
                     connection.close()
             self._reader = self._writer = None
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection of its own that sees no change; None where there is no database.
+
+        Raises:
+            sqlite3.Error: it cannot be made.
+        """
+        if self._writer is None:
+            yield None
+            return
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN")
+            yield connection
 
     def running(self) -> dict[str, Running]:
         """How far each experiment has come. For the writing thread.

@@ -40,6 +40,7 @@ STATUSES: Mapping[type[CollectorError], tuple[int, str]] = {
     errors.LockedError: (code_pb2.FAILED_PRECONDITION, "STORE_LOCKED"),
     errors.NetworkFileSystemError: (code_pb2.FAILED_PRECONDITION, "NETWORK_FILE_SYSTEM"),
     errors.ListenError: (code_pb2.FAILED_PRECONDITION, "CANNOT_LISTEN"),
+    errors.DamageError: (code_pb2.FAILED_PRECONDITION, "STORE_DAMAGED"),
     errors.TokenFileError: (code_pb2.FAILED_PRECONDITION, "TOKEN_FILE"),
     errors.TracesError: (code_pb2.FAILED_PRECONDITION, "CANNOT_TRACE"),
     errors.InvalidRequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),

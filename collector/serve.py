@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# How often a sender is heard of that has nothing to say.
+_HEARD_OF_S = 30.0
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (*_ENDS, signal.SIGHUP)
 
@@ -52,11 +54,19 @@ def serve_until_stopped(options: ServeOptions) -> None:
     Raises:
         CollectorError: it cannot start.
     """
-    start_logging("collector", options.log_format, options.log_level)
     # Blocked in this thread and all that it starts, and waited for below: a handler would run between any two
     # instructions of this thread, where it can take no lock.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     try:
+        start_logging("collector", options.log_format, options.log_level)
+        if options.lease_s <= _HEARD_OF_S:
+            logger.warning(
+                "--lease_s %g is not longer than the %g s after which a sender is heard of again: experiments that run "
+                "will be recorded as LOST; give at least %g",
+                options.lease_s,
+                _HEARD_OF_S,
+                2 * _HEARD_OF_S,
+            )
         _serve(options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qlog.v1.escaping import LineFormatter, escape
+from qlog.v1.log_writer import LogWriter
 from qlog.v1.logs import as_json, as_text, start_logging
 
 from collector.entry import main as collector
@@ -123,3 +125,26 @@ def test_how_much_of_a_run_is_told(level: str, told: int) -> None:
     console.line("experiment 1 of 2")
     console.warn_once("away")
     assert len(stream.getvalue().splitlines()) == told
+
+
+def test_entries_that_wait_too_many_are_counted() -> None:
+    """Where the reader stands still some are lost, the others come in their order, and then how many were lost."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, True)
+    writer = LogWriter(writing, most=10)
+    entries = [logging.makeLogRecord({"msg": f"{number} {'x' * 10_000}"}) for number in range(100)]
+    for entry in entries:
+        writer.emit(entry)
+    read = b""
+    while b"entries were lost" not in read:
+        read += os.read(reading, 1 << 16)
+    numbers = [int(line.split()[0]) for line in read.splitlines()]
+    assert numbers[:-1] == sorted(numbers[:-1])
+    assert len(numbers) - 1 + numbers[-1] == 100
+    writer.emit(logging.makeLogRecord({"msg": "one more"}))
+    writer.flush()
+    assert os.read(reading, 1 << 16) == b"one more\n"
+    os.close(reading)
+    writer.emit(logging.makeLogRecord({"msg": "to nobody"}))
+    writer.flush()
+    os.close(writing)

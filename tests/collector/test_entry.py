@@ -126,11 +126,11 @@ def test_a_directory_that_cannot_be_used_is_exit_1(tmp_path):
 
 def test_help_has_examples_and_the_version_is_told():
     """--help on both levels, -h too; --version."""
-    for arguments in (["--help"], ["serve", "--help"], ["serve", "-h"]):
+    for arguments in (["--help"], ["serve", "--help"], ["serve", "-h"], ["fsck", "--help"]):
         result = CliRunner().invoke(cli, arguments)
         assert result.exit_code == 0
         assert "Examples:" in result.output
-        assert "collector serve" in result.output
+        assert re.search("collector (serve|fsck)", result.output)
     assert re.fullmatch(r"collector \d+\.\d+\S*\n", CliRunner().invoke(cli, ["--version"]).output)
 
 
@@ -155,6 +155,9 @@ def test_a_lease_is_what_was_asked_for(log_dir):
             watch = stub.WatchExperiments(wire.WatchExperimentsRequest(experiment_id=silent), timeout=60)
             assert len(list(watch)) > 0  # Until it has ended.
             assert b'"LOST"' in (log_dir / LOG_NAME).read_bytes()
+        process.terminate()
+        warnings = [line for line in process.stderr.read().splitlines() if "lease_s" in line]
+    assert len(warnings) == 1, "a lease that senders cannot keep is warned of, in one line"
 
 
 @pytest.mark.parametrize("lease_s", ["0", "-1", "nan", "inf", "1e99", "x"])

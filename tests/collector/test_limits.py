@@ -15,7 +15,6 @@ from qlog.v1.serving.statuses import shortened
 
 from collector import patience
 from collector.errors import GoneError, TooSlowError
-from collector.index_sqlite import SqliteIndex
 from collector.listing import Query
 from collector.server import Server
 from tests.collector.builders import begin, connected, details, new_id, opened, requests, serving, whole
@@ -170,19 +169,17 @@ def test_work_without_a_deadline_has_one(log_dir):
             server.stop()
 
 
-def test_a_question_to_the_index_ends_with_its_call():
+def test_a_question_to_the_index_ends_with_its_call(store):
     """SQLite is interrupted in the middle; the index is not taken for damaged, and answers the next question."""
-    index = SqliteIndex(None, dict)
+    index = store.index()
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    gone = threading.Event()
-    gone.set()
-    for limit_s, is_gone, error in ((0.0, lambda: False, TooSlowError), (60.0, gone.is_set, GoneError)):
-        with pytest.raises(error), patience.patience(limit_s, is_gone), index.reading() as connection:
+    for limit_s, gone, error in ((0.0, False, TooSlowError), (60.0, True, GoneError)):
+        with pytest.raises(error), patience.patience(limit_s, lambda gone=gone: gone), index.reading() as connection:
             connection.execute(endless).fetchone()
         assert not index.unusable()
+        assert store.index() is index
         with index.reading() as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
-    index.close()
 
 
 def test_patience_is_of_one_thread_and_of_one_call():

@@ -7,12 +7,27 @@ import grpc
 import pytest
 from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.serving.listening import Listening
 
 from collector.fold import CODEC
 from collector.ledger import Receipt
 from collector.names import META_NAME
+from collector.server import Server
 from collector.store import INFLIGHT_NAME, LOG_NAME, open_store
-from tests.collector.builders import batch, begin, finish, log_lines, new_id, opened, record, serving, stats, submit
+from tests.collector.builders import (
+    batch,
+    begin,
+    connected,
+    finish,
+    log_lines,
+    new_id,
+    opened,
+    record,
+    requests,
+    serving,
+    stats,
+    submit,
+)
 
 
 def until(condition) -> None:
@@ -166,3 +181,21 @@ def test_a_backup_taken_while_written_is_a_store(log_dir, tmp_path):
         assert client.list().total_size == 2
         assert list(client.get("1").tags) == ["kept"]
     shutil.rmtree(copy)
+
+
+def test_who_watches_a_lost_experiment_gets_its_end_at_once(log_dir, monkeypatch):
+    """By the bell, not by looking: the end comes with status LOST although nobody looks again for an hour."""
+    monkeypatch.setattr("collector.follow._LOOK_S", 3600.0)
+    store = open_store(log_dir, CODEC, lease_s=0.5)
+    server = Server(store, Listening(), reflection=False)
+    server.start()
+    try:
+        with connected(server.endpoint) as (stub, _):
+            experiment_id = new_id()
+            list(stub.AppendExperiment(requests(experiment_id, [begin(), stats("a")]), timeout=20))
+            watched = list(stub.WatchExperiments(wire.WatchExperimentsRequest(experiment_id=experiment_id), timeout=60))
+    finally:
+        server.stop()
+    assert sum(len(response.events) for response in watched) == 2
+    assert watched[-1].ended.status == pb.EXPERIMENT_STATUS_LOST
+    assert watched[-1].ended.number == 0

@@ -1,5 +1,6 @@
 """What an operator sees of real servers: audit lines, metrics, health, and how they stop."""
 
+import io
 import json
 import re
 import socket
@@ -7,20 +8,28 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1 import common_pb2 as pb
+from qlog.v1.logs import start_logging
+from qlog.v1.serving.audit import Audit
+from qlog.v1.serving.listening import Listening, access_of
+from qlog.v1.serving.metering import Metering
 
+from collector.auth import ROLES
+from collector.server import Server
 from tests.collector.builders import finish, new_id, opened, requests, whole
-from tests.processes import serving
-from tests.secured import TOKENS, Secured, secured
+from tests.processes import serving, started
+from tests.secured import TOKENS, Secured, secret, secured
 
 HOSTILE = "m\n2026-11-25T00:00:00Z collector info: forged\x1b[2J\r\x00\u202e\u2028"
 
@@ -140,21 +149,58 @@ def test_the_log_tells_who_did_what_from_where_and_keeps_secrets(files: Secured,
     assert all(re.fullmatch(r"ipv[46]:\S+:\d+", call["peer"]) and call["duration_ms"] > 0 for call in calls)
 
 
-def test_the_log_for_people_is_a_line_an_entry(tmp_path: Path) -> None:
-    """No name that a client chose begins a line, or steers the terminal."""
-    errors: list[str] = []
-    with (
-        serving("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path), errors=errors) as (process, at),
-        grpc.insecure_channel(at) as connection,
-    ):
-        stub = collector_pb2_grpc.CollectorServiceStub(connection)
-        code_of(lambda: stub.AnnotateExperiment(wire.AnnotateExperimentRequest(ref=HOSTILE), timeout=20))
-        until(lambda: any("call" in line for line in errors))
-        process.terminate()
-        process.wait(30)
-    entry = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z collector info: [^\x00-\x1f\x7f-\x9f\u2028\u202e]+\n")
-    assert [line for line in errors if not entry.fullmatch(line)] == []
-    assert any("forged" in line for line in errors)
+def test_certificates_are_told_by_their_names(tmp_path: Path) -> None:
+    """Who came with a client certificate: the name that the token file gives it, and that in the certificate itself."""
+    authority = trustme.CA()
+    names = {name: authority.issue_cert("127.0.0.1", common_name=name) for name in ("server", "ann", "eve\nforged")}
+    pem = {name: b"".join(blob.bytes() for blob in issued.cert_chain_pems) for name, issued in names.items()}
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    (tmp_path / "server.pem").write_bytes(pem["server"])
+    where = Listening(
+        tls_cert=str(tmp_path / "server.pem"),
+        tls_key=secret(tmp_path / "server.key", names["server"].private_key_pem.bytes().decode()),
+        tls_client_ca=str(tmp_path / "ca.pem"),
+        token_file=secret(tmp_path / "tokens", "writer laptop-of-ann cert:ann\n"),
+    )
+    stream = io.StringIO()
+    start_logging("collector", "text", "info", stream)
+    with opened(tmp_path / "store") as store:
+        server = Server(store, where, reflection=False, observers=[Audit(ROLES)])
+        server.start()
+        for name, code in (("ann", "OK"), ("eve\nforged", "UNAUTHENTICATED")):
+            own = grpc.ssl_channel_credentials(
+                authority.cert_pem.bytes(), names[name].private_key_pem.bytes(), pem[name]
+            )
+            with grpc.secure_channel(server.endpoint, own) as connection:
+                stub = collector_pb2_grpc.CollectorServiceStub(connection)
+                asked = wire.GetAppendStatusRequest(experiment_id=new_id())
+                assert code_of(lambda stub=stub, asked=asked: stub.GetAppendStatus(asked, timeout=20)) == code
+        server.stop()
+    known, unknown = stream.getvalue().splitlines()
+    assert " who=laptop-of-ann roles=writer " in known
+    assert " certificate=ann " in known
+    assert " warning: call " in unknown
+    assert " who=unknown " in unknown
+    assert r' certificate="eve\nforged"' in unknown
+
+
+def test_a_log_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
+    """A pipe that is full long since: calls are answered, and it stops when it is told to."""
+    process = started("collector.entry", "serve", "--port", "0", "--log_dir", str(tmp_path))
+    try:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().partition("listening on ")[2].split()[0].rstrip(",")
+        with grpc.insecure_channel(endpoint) as connection:
+            stub = collector_pb2_grpc.CollectorServiceStub(connection)
+            asked = wire.GetAppendStatusRequest(experiment_id=new_id())
+            for _ in range(600):  # More lines than a pipe takes: 64 KiB of some 200 bytes each.
+                stub.GetAppendStatus(asked, timeout=20)
+            process.terminate()
+            assert process.wait(30) == 0
+    finally:
+        process.kill()
+        out, err = process.communicate()
+    assert (out, err.count("call") > 100) == ("", True)
 
 
 def test_metrics_count_real_calls(tmp_path: Path) -> None:
@@ -198,21 +244,58 @@ def test_metrics_count_real_calls(tmp_path: Path) -> None:
         until(lambda: scraped(url)["qlog_streams"] == 0)
 
 
-def test_metrics_elsewhere_take_tls_and_a_readers_token(files: Secured, tmp_path: Path) -> None:
+def test_metrics_elsewhere_take_tls_and_a_readers_token(files: Secured) -> None:
     """On another address than loopback metrics are as hard to read as records; on loopback they are open."""
-    words = ["serve", "--port", "0", "--log_dir", str(tmp_path / "store"), "--metrics_port", "0", *files.server]
-    with serving("collector.entry", *words, "--metrics_host", "0.0.0.0") as (process, _):
-        url = second_line(process).replace("0.0.0.0", "127.0.0.1")
+    where = Listening(tls_cert=files.cert, tls_key=files.key, token_file=files.tokens)
+    trusted = ssl.create_default_context(cafile=files.ca)
+    series = "qlog_rpc_started_total,method=CollectorService.GetExperiment"
+    with metered("0.0.0.0", where) as url:
         assert url.startswith("https://")
-        trusted = ssl.create_default_context(cafile=files.ca)
-        assert scraped(url, context=trusted, token=TOKENS["reader"])["qlog_store_experiments"] == 0
+        assert scraped(url, context=trusted, token=TOKENS["reader"])[series] == 0
         for token in ("", "wrong", TOKENS["writer"]):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 scraped(url, context=trusted, token=token)
         with pytest.raises((urllib.error.URLError, ConnectionError)):
             scraped(url.replace("https", "http"), token=TOKENS["reader"])
-    with serving("collector.entry", *words) as (process, _):
-        assert scraped(second_line(process))["qlog_store_experiments"] == 0
+        # A new certificate counts at the next connection.
+        renewed = secured(files.directory)
+        assert scraped(url, context=ssl.create_default_context(cafile=renewed.ca), token=TOKENS["reader"])[series] == 0
+        secret(Path(files.key), "no key\n")
+        assert scraped(url, context=ssl.create_default_context(cafile=renewed.ca), token=TOKENS["reader"])[series] == 0
+    with metered("127.0.0.1", where) as url:
+        assert scraped(url)[series] == 0
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            scraped(url.replace("metrics", "other"))
+
+
+@contextmanager
+def metered(host: str, where: Listening) -> Iterator[str]:
+    """Metrics of a server that listens so, and where they are read from here."""
+    metering = Metering("collector", ROLES)
+    metering.serve(host, 0, where, access_of(where))
+    try:
+        yield metering.url.replace("0.0.0.0", "127.0.0.1")
+    finally:
+        metering.stop()
+
+
+def test_scrapers_that_hang_do_not_hold_up_others() -> None:
+    """Those who connect and say nothing are bounded in number; once they are gone, metrics are read again."""
+    with metered("127.0.0.1", Listening()) as url:
+        port = int(url.split(":")[2].partition("/")[0])
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+        assert scraped(url)
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for connection in silent:
+            connection.close()
+        until(lambda: readable(url))
+
+
+def readable(url: str) -> bool:
+    try:
+        return bool(scraped(url))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("program", ["collector", "quantizer"])

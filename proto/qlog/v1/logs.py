@@ -15,6 +15,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 
 from qlog.v1.escaping import escape, harmless_json
+from qlog.v1.log_writer import LogWriter
 
 # Whose entries may be less important than warnings. Other libraries talk much, and not to the operator.
 OURS = ("collector", "quantizer", "quamba", "qlog", "client")
@@ -50,7 +51,7 @@ def start_logging(program: str, form: str, level: str, stream: TextIO | None = N
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = _to_standard_error() if stream is None else logging.StreamHandler(stream)
     render = as_json if form == "json" else as_text
     last = [ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=first, processors=last))
@@ -58,6 +59,13 @@ def start_logging(program: str, form: str, level: str, stream: TextIO | None = N
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
     for package in OURS:
         logging.getLogger(package).setLevel(least)
+
+
+def _to_standard_error() -> logging.Handler:
+    try:
+        return LogWriter(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):  # None, closed, or a stand-in that is no file.
+        return logging.StreamHandler()
 
 
 def logs_json() -> bool:
