@@ -18,4 +18,6 @@ class Annotation:
     archived: bool = False
 
 
-__all__ = ["Annotation"]
+NOTHING_SAID = Annotation()
+
+__all__ = ["NOTHING_SAID", "Annotation"]

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -132,11 +132,11 @@ class Catalog:
         self.log.settle()
         self.index_new_lines()
 
-    def add(self, entry: Entry) -> None:
-        """Index a line that stands in the log, whatever it takes: an experiment without it would be written again."""
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Index lines that end the log, whatever it takes: an experiment without it would be written again."""
         end = self.log.committed
         try:
-            if not self._index.append(entry, end, mark_of(self.log, end)):
+            if not self._index.append(entries, end, mark_of(self.log, end)):
                 self.index_new_lines()
         except CollectorError as error:
             self._reopen(error)

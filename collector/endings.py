@@ -11,6 +11,7 @@ tried again, by itself and when its finish is repeated. Events are removed after
 
 import logging
 import time
+from collections.abc import Sequence
 
 from collector.batches import Running
 from collector.errors import RetryError, StoreUnavailableError
@@ -28,6 +29,8 @@ _HOUSEKEEPING_S = 1.0
 # For how long the events of an experiment that has its line are kept: for those who read the files themselves, whom
 # nobody here knows of, and at most for watchers who have not read them all.
 _KEEP_S, _KEEP_FOR_WATCHERS_S = 3.0, 10.0
+# Events of experiments whose lines are written together, at most, unless a single one has more.
+_EVENTS_TOGETHER = 4096
 # For how long those of one that is LOST are kept, after the last that came. Its sender has them too.
 _KEEP_LOST_S = 7 * 86400.0
 
@@ -113,30 +116,75 @@ class Endings:
             self.lost[experiment_id] = state
             self._lost_since[experiment_id] = time.monotonic()
 
-    def fold(self, experiment_id: str) -> RetryError | None:
-        """Give a finished experiment its line, or complete the one it has; the error where that cannot be done now."""
+    def fold(self, names: Sequence[str]) -> dict[str, RetryError]:
+        """Give finished experiments their lines, or complete those they have; the errors of which that cannot be now.
+
+        Lines are written together as far as memory has room: a sync of the log costs as much for one as for many.
+        """
+        failed: dict[str, RetryError] = {}
+        group: list[str] = []
+        events = 0
+        for name in names:
+            count = self.state(name).committed
+            if group and events + count > _EVENTS_TOGETHER:
+                failed |= self._fold_together(group)
+                group, events = [], 0
+            group.append(name)
+            events += count
+        return failed | self._fold_together(group)
+
+    def _fold_together(self, names: Sequence[str]) -> dict[str, RetryError]:
+        failed: dict[str, RetryError] = {}
+        records: dict[str, Record] = {}
+        for name in names:
+            try:
+                record, entry = self._record(name), self._ledger.find(name)
+                if entry is None:
+                    records[name] = record
+                else:
+                    self._ended(name, self._ledger.amend(entry, record) if is_unfinished(entry) else entry)
+            except RetryError as error:
+                logger.error("the line of experiment %s: %s", name, error)
+                failed[name] = self._deferred(name, error)
+            except Exception:  # The one writer must outlive any mistake in it; the events stay on disk.
+                logger.exception("the line of experiment %s", name)
+                failed[name] = self._deferred(name)
+        entries: list[Entry] = []
         try:
-            record = self._record(experiment_id)
-            entry = self._ledger.find(experiment_id)
-            if entry is None:
-                entry = self._ledger.append(record)
-            elif is_unfinished(entry):
-                entry = self._ledger.amend(entry, record)
+            entries = self._ledger.append(tuple(records.values())) if records else []
         except RetryError as error:
-            logger.error("the line of experiment %s: %s", experiment_id, error)
-            self._defer(experiment_id)
-            return error
-        except Exception:  # The one writer must outlive any mistake in it; the events stay on disk.
-            logger.exception("the line of experiment %s", experiment_id)
-            self._defer(experiment_id)
-            return StoreUnavailableError(f"experiment {experiment_id} could not be written: see the collector's log")
+            logger.error("the lines of experiments %s: %s", ", ".join(records), error)
+            failed |= {name: self._deferred(name, error) for name in records}
+        except Exception:
+            logger.exception("the lines of experiments %s", ", ".join(records))
+            if len(records) == 1:
+                failed |= {name: self._deferred(name) for name in records}
+            else:
+                # A mistake in one of them is none of the others'.
+                for name in records:
+                    failed |= self._fold_together((name,))
+        # None where they were not written.
+        for name, entry in zip(records, entries, strict=bool(entries)):
+            self._ended(name, entry)
+        if names:
+            self._ledger.changed()
+        return failed
+
+    def _ended(self, experiment_id: str, entry: Entry) -> None:
         self._unfolded.discard(experiment_id)
         self._leases.forget(experiment_id)
         for table in (self.running, self.lost, self._lost_since):
             table.pop(experiment_id, None)
         self._kept[experiment_id] = (time.monotonic(), entry)
-        self._ledger.changed()
-        return None
+
+    def _deferred(self, experiment_id: str, error: RetryError | None = None) -> RetryError:
+        """Put off what could not be written; the error of its finish."""
+        self._unfolded.add(experiment_id)
+        self._leases.forget(experiment_id)
+        self._next_try = time.monotonic() + _HOUSEKEEPING_S
+        return error or StoreUnavailableError(
+            f"experiment {experiment_id} could not be written: see the collector's log"
+        )
 
     def wait_s(self) -> float | None:
         """Seconds until there may be something to do; None: nothing before more events come."""
@@ -154,7 +202,7 @@ class Endings:
         now = time.monotonic()
         if self._unfolded and (now >= self._next_try or stopping):
             for experiment_id in list(self._unfolded):
-                self.fold(experiment_id)
+                self.fold((experiment_id,))
         if not stopping:
             for experiment_id in self._leases.overdue():
                 self._give_up(experiment_id)
@@ -186,7 +234,7 @@ class Endings:
             record = self._record(experiment_id)
             record["error"] = f"not heard of for {lease_s:g} s: its process, its machine or the network is gone"
             record[UNFINISHED_KEY] = True
-            entry = self._ledger.append(record)
+            (entry,) = self._ledger.append((record,))
         except Exception as error:  # As in `fold`.
             if isinstance(error, RetryError):
                 logger.error("the line of experiment %s: %s", experiment_id, error)
@@ -200,11 +248,6 @@ class Endings:
         self.lost[experiment_id] = self.running.pop(experiment_id)
         self._lost_since[experiment_id] = time.monotonic()
         self._ledger.changed()
-
-    def _defer(self, experiment_id: str) -> None:
-        self._unfolded.add(experiment_id)
-        self._leases.forget(experiment_id)
-        self._next_try = time.monotonic() + _HOUSEKEEPING_S
 
     def _is_read(self, age_s: float, entry: Entry) -> bool:
         if age_s > _KEEP_FOR_WATCHERS_S:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.limits import MAX_LINE_BYTES
-from collector.lines import LineError, decode_line, is_blank, iterate_lines, split_lost_newlines
+from collector.lines import LineError, decode_line, decode_summed, is_blank, iterate_lines, split_lost_newlines
 from collector.records import Json
 
 _CHUNK_BYTES = 1 << 20
@@ -114,7 +114,7 @@ def check_meta(
     for offset, line in _lines(path, end, checked):
         checked.meta_lines += 1
         try:
-            record = decode_line(line).record if line is not None else {}
+            record = decode_summed(line).record if line is not None else {}
         except LineError as error:
             yield Finding("CORRUPT_LINE", "ERROR", path.name, f"the line says nothing: {error}", offset)
             continue

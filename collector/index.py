@@ -10,11 +10,9 @@ from typing import Protocol
 
 import orjson
 
-from collector.annotations import Annotation
+from collector.annotations import NOTHING_SAID, Annotation
 from collector.index_cut import Cut
 from collector.records import Record
-
-_NOTHING_SAID = Annotation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Entry:
         error: why it cannot be read; empty where it can.
         annotation: what was said of it after it ended.
         record: the full record, only while the line is being indexed.
-        cut: how the summary is cut out of the line, only while it is being indexed.
+        cut: where the statistics stand in the line; None where that is not known.
     """
 
     number: int
@@ -44,7 +42,7 @@ class Entry:
     events: int | None = None
     verified: bool = False
     error: str = ""
-    annotation: Annotation = _NOTHING_SAID
+    annotation: Annotation = NOTHING_SAID
     record: Record | None = field(default=None, compare=False, repr=False)
     cut: Cut | None = field(default=None, compare=False, repr=False)
 

@@ -66,4 +66,33 @@ def summary_at(read: Read, place: int, length: int, cut: Cut) -> bytes:
     return b"%b%b}" % (read(place, head), read(place + tail, end - tail))
 
 
-__all__ = ["Cut", "Read", "cut_of", "summary_at"]
+def stats_at(read: Read, place: int, cut: Cut) -> bytes:
+    """The statistics, as JSON; empty where the line has none. The arguments are those of `summary_at`."""
+    head, tail = cut
+    return read(place + head + len(_FIRST), tail - head - len(_FIRST)) if tail > head else b""
+
+
+class Window:
+    """Bytes of a file that is read from its beginning to its end, in larger pieces than they are asked for.
+
+    Args:
+        read: offset and length -> bytes.
+    """
+
+    _BYTES = 1 << 20
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._start = 0
+        self._bytes = b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file; fewer at its end."""
+        start = offset - self._start
+        if start < 0 or start + length > len(self._bytes):
+            self._start, self._bytes = offset, self._read(offset, max(length, self._BYTES))
+            start = 0
+        return self._bytes[start : start + length]
+
+
+__all__ = ["Cut", "Read", "Window", "cut_of", "stats_at", "summary_at"]

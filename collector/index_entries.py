@@ -21,8 +21,9 @@ def entry_of(row: Sequence[object], read: Read) -> Entry:
     number, place, length, name, head, tail, summary, stats, events, verified, corrupt, error, tags, note, archived = (
         row
     )
-    if isinstance(head, int):
-        summary = summary_at(read, place, length, (head, tail))  # type: ignore[arg-type]
+    cut = (head, tail) if isinstance(head, int) and isinstance(tail, int) else None
+    if cut is not None:
+        summary = summary_at(read, place, length, cut)  # type: ignore[arg-type]
     return Entry(
         number,  # type: ignore[arg-type]
         place,  # type: ignore[arg-type]
@@ -34,6 +35,7 @@ def entry_of(row: Sequence[object], read: Read) -> Entry:
         bool(verified),
         str(error) if corrupt else "",
         Annotation(tuple(orjson.loads(tags)) if isinstance(tags, bytes) else (), str(note or ""), archived == TRUE),
+        cut=cut,
     )
 
 

@@ -16,7 +16,7 @@ from collector.index_entries import ENTRY, entry_of
 from collector.index_names import KnownPaths
 from collector.index_values import Value
 
-_MOST_COUNTS = 256
+_MOST_COUNTS, _MOST_ENTRIES = 256, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Questions(IndexBase):
     ) -> None:
         super().__init__(path, read, read_record, folder)
         self._paths = KnownPaths()
+        self._entries: dict[tuple[int, int], Entry] = {}
         self._counts: OrderedDict[tuple[str, tuple[Value, ...]], _Count] = OrderedDict()
 
     def paths(self) -> Mapping[str, Sequence[Keys]]:
@@ -76,10 +77,19 @@ class Questions(IndexBase):
         values = (*(value for key in keys for value in key.values), *where.values, *after.values, limit)
         with self.reading(whole=True) as connection:
             rows = connection.execute(inner, values).fetchall()
-            return [Found(self._entry(connection, row[0]), tuple(row[1:])) for row in rows]
+            (generation,) = connection.execute("SELECT generation FROM state").fetchone()
+            return [Found(self._entry(connection, row[0], generation), row[1:]) for row in rows]
 
-    def _entry(self, connection: sqlite3.Connection, number: int) -> Entry:
-        return entry_of(connection.execute(f"{ENTRY} WHERE l.number = ?", (number,)).fetchone(), self._read)
+    def _entry(self, connection: sqlite3.Connection, number: int, generation: int) -> Entry:
+        """An entry; kept, as most lists show the same lines, until something is said of any line."""
+        found = self._entries.get((number, generation))
+        if found is None:
+            row = connection.execute(f"{ENTRY} WHERE l.number = ?", (number,)).fetchone()
+            found = entry_of(row, self._read)
+            if len(self._entries) >= _MOST_ENTRIES:
+                self._entries.clear()
+            self._entries[number, generation] = found
+        return found
 
     def matching(self, where: Sql) -> int:
         """How many lines an expression holds for. Counted once; later only what was added since."""

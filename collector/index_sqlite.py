@@ -35,11 +35,12 @@ class SqliteIndex(Changes, Questions):
             )
         return True
 
-    def append(self, entry: Entry, end: int, log: LogMark) -> bool:
-        """Add the one line between the entry's place and `end`: see `extend`."""
-        rows = Rows(entry.number, self.names)
-        rows.add_entry(entry)
-        return self.extend(entry.offset, end, rows, log)
+    def append(self, entries: Sequence[Entry], end: int, log: LogMark) -> bool:
+        """Add the lines, one or more, between the first entry's place and `end`: see `extend`."""
+        rows = Rows(entries[0].number, self.names)
+        for entry in entries:
+            rows.add_entry(entry)
+        return self.extend(entries[0].offset, end, rows, log)
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Add what is in no log: entries with any numbers, each of which is new."""

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 import orjson
 
-from collector.records import NON_FINITE, Json, Record
+from collector.records import NON_FINITE, Json
 
 
-def collected(record: Record, name: str) -> tuple[tuple[str, ...], list[Json]]:
+def collected(stats: Json, name: str) -> tuple[tuple[str, ...], list[Json]]:
     """The names of the tensors that have a statistic, and its values."""
-    stats = record.get("activation_stats")
     names: list[str] = []
     values: list[Json] = []
     for tensor, measured in stats.items() if isinstance(stats, dict) else ():

@@ -14,18 +14,24 @@ import orjson
 from collector import patience
 from collector.filters.scalars import any_holds, any_text_holds, doubles, has, places_of, unpacked
 from collector.index import Entry
-from collector.index_cut import Read
+from collector.index_cut import Read, Window, stats_at, summary_at
 from collector.index_database import Database
 from collector.index_entries import ENTRY, entry_of
 from collector.index_statistics import collected, packed
 from collector.index_values import encode, lookup
-from collector.records import Record
+from collector.records import Json, Record
 
 # A transaction ends with the line that makes it so long.
 _STEP_LINES, _STEP_BYTES = 4000, 8 << 20
 
 ReadRecord = Callable[[Entry], Record]
-Collect = Callable[[sqlite3.Connection, int, Sequence[Entry]], None]
+# Number, place, length, the cut (`collector.index_cut`), or the summary.
+Row = tuple[int, int, int, int | None, int, bytes | None]
+Collect = Callable[[sqlite3.Connection, int, Sequence[Row]], None]
+_ROWS = (
+    "SELECT l.number, l.place, l.length, l.head, l.tail, s.summary FROM lines l"
+    " LEFT JOIN summaries s ON s.number = l.number WHERE l.number >= ? ORDER BY l.number LIMIT ?"
+)
 
 
 class Tracked:
@@ -73,15 +79,16 @@ class Tracked:
             TooSlowError, GoneError: the call that asks is over; what was collected is kept.
         """
 
-        def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
-            values = (
-                (found, entry.number, encode(lookup(orjson.loads(entry.summary), keys)))
-                for entry in entries
-                if entry.summary
-            )
-            connection.executemany(
-                "INSERT OR REPLACE INTO extra VALUES (?, ?, ?)", [value for value in values if value[2] is not None]
-            )
+        # As it stands in a summary, if it is there.
+        needle, window = orjson.dumps(keys[-1]), Window(self._read)
+
+        def collect(connection: sqlite3.Connection, found: int, rows: Sequence[Row]) -> None:
+            values = []
+            for number, place, length, head, tail, summary in rows:
+                text = summary if head is None else summary_at(window.read, place, length, (head, tail))
+                if text and needle in text and (value := encode(lookup(orjson.loads(text), keys))) is not None:
+                    values.append((found, number, value))
+            connection.executemany("INSERT OR REPLACE INTO extra VALUES (?, ?, ?)", values)
 
         return self._complete("paths", "keys", orjson.dumps(list(keys)).decode(), collect)
 
@@ -92,13 +99,21 @@ class Tracked:
             TooSlowError, GoneError: the call that asks is over; what was collected is kept.
         """
 
-        def collect(connection: sqlite3.Connection, found: int, entries: Sequence[Entry]) -> None:
-            self._put(
-                connection,
-                found,
-                name,
-                ((entry.number, self._read_record(entry)) for entry in entries if not entry.corrupt),
-            )
+        window = Window(self._read)
+
+        def stats_of(connection: sqlite3.Connection, row: Row) -> Json:
+            number, place, _, head, tail, summary = row
+            if head is not None:
+                text = stats_at(window.read, place, (head, tail))
+                stats: Json = orjson.loads(text) if text else None
+                return stats
+            if not summary:
+                return None
+            entry = entry_of(connection.execute(f"{ENTRY} WHERE l.number = ?", (number,)).fetchone(), self._read)
+            return self._read_record(entry).get("activation_stats")
+
+        def collect(connection: sqlite3.Connection, found: int, rows: Sequence[Row]) -> None:
+            self._put(connection, found, name, ((row[0], stats_of(connection, row)) for row in rows))
 
         return self._complete("statistics", "name", name, collect)
 
@@ -113,9 +128,9 @@ class Tracked:
             with self._database.write() as connection, self._layouts_of_it():
                 connection.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (text,))  # noqa: S608 - ours
                 found, upto, count = connection.execute(select, (text,)).fetchone()
-                entries = self._step(connection, upto or 0)
-                collect(connection, found, entries)
-                end = entries[-1].number + 1 if entries else count
+                rows = _step(connection, upto or 0)
+                collect(connection, found, rows)
+                end = rows[-1][0] + 1 if rows else count
                 connection.execute(f"UPDATE {table} SET upto = ? WHERE id = ?", (end, found))  # noqa: S608 - ours
             row = (found, end, count)
         return int(row[0])
@@ -129,17 +144,6 @@ class Tracked:
             self._layouts.clear()
             raise
 
-    def _step(self, connection: sqlite3.Connection, start: int) -> list[Entry]:
-        """Some lines from a number on."""
-        entries, size = [], 0
-        for row in connection.execute(f"{ENTRY} WHERE l.number >= ? ORDER BY l.number LIMIT ?", (start, _STEP_LINES)):
-            entry = entry_of(row, self._read)
-            entries.append(entry)
-            size += entry.length
-            if size >= _STEP_BYTES:
-                break
-        return entries
-
     def amend(self, connection: sqlite3.Connection, number: int, record: Record) -> None:
         """Bring the values of one line up to date; inside of a transaction."""
         connection.execute("DELETE FROM extra WHERE number = ?", (number,))
@@ -149,14 +153,12 @@ class Tracked:
             if value is not None:
                 connection.execute("INSERT INTO extra VALUES (?, ?, ?)", (found, number, value))
         for found, name in connection.execute("SELECT id, name FROM statistics WHERE upto > ?", (number,)).fetchall():
-            self._put(connection, found, name, iter([(number, record)]))
+            self._put(connection, found, name, iter([(number, record.get("activation_stats"))]))
 
-    def _put(
-        self, connection: sqlite3.Connection, found: int, name: str, records: Iterator[tuple[int, Record]]
-    ) -> None:
+    def _put(self, connection: sqlite3.Connection, found: int, name: str, stats: Iterator[tuple[int, Json]]) -> None:
         values = []
-        for number, record in records:
-            tensors, numbers = collected(record, name)
+        for number, measured in stats:
+            tensors, numbers = collected(measured, name)
             if tensors:
                 values.append((found, number, self._layout(connection, tensors), packed(numbers)))
         connection.executemany("INSERT OR REPLACE INTO layer_values VALUES (?, ?, ?, ?)", values)
@@ -169,6 +171,17 @@ class Tracked:
             (known,) = connection.execute("SELECT id FROM layouts WHERE names = ?", (text,)).fetchone()
             self._layouts[tensors] = known
         return known
+
+
+def _step(connection: sqlite3.Connection, start: int) -> list[Row]:
+    """Some lines from a number on."""
+    rows, size = [], 0
+    for row in connection.execute(_ROWS, (start, _STEP_LINES)):
+        rows.append(row)
+        size += row[2]
+        if size >= _STEP_BYTES:
+            break
+    return rows
 
 
 __all__ = ["ReadRecord", "Tracked"]

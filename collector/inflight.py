@@ -105,7 +105,7 @@ class Inflight:
         logger.warning(
             "%s is damaged (%s): moved to %s; experiments that were running have to be sent again",
             self.path,
-            error,
+            " ".join(str(error).split()),
             target.name,
         )
 

@@ -164,17 +164,17 @@ class Ingest:
         finished = [name for name, state in staged.items() if state.finished] if failure is None else []
         waiting = self._endings.waits
         retried = [b.experiment_id for b, _, e in answers if e is None and b.finishes and waiting(b.experiment_id)]
-        folding = {name: self._endings.fold(name) for name in dict.fromkeys((*finished, *retried))}
+        failed = self._endings.fold(tuple(dict.fromkeys((*finished, *retried))))
         receipts: dict[str, Receipt] = {}
         for batch, done, rejection in answers:
-            done(rejection or failure or self._receipt(batch, folding, receipts))
+            done(rejection or failure or self._receipt(batch, failed, receipts))
 
     def _receipt(
-        self, batch: Batch, folding: dict[str, RetryError | None], receipts: dict[str, Receipt]
+        self, batch: Batch, failed: dict[str, RetryError], receipts: dict[str, Receipt]
     ) -> Receipt | CollectorError:
         """The answer to a batch that was admitted and stored; a finish is only acknowledged with its line."""
         name = batch.experiment_id
-        if batch.finishes and (error := folding.get(name)) is not None:
+        if batch.finishes and (error := failed.get(name)) is not None:
             return error
         found = receipts.get(name)
         if found is None:

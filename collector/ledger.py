@@ -1,6 +1,6 @@
 """What the writer answers, and what it asks of the parts around it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from collector.errors import CollectorError
@@ -47,14 +47,15 @@ class Ledger:
 
     Attributes:
         find: the line of an experiment, if it has one, as completed by its amendment.
-        append: write a record's line and index it; RetryError where it cannot be.
+        append: write the lines of records, in their order, and index them; RetryError where they cannot be. Some may be
+            there then; those are found.
         amend: complete the line of an experiment by the whole of it; RetryError where that cannot be.
         changed: some experiments have more events, or their line.
         watchers_behind: (experiment id, number, events) -> somebody who follows it has not read all of them.
     """
 
     find: Callable[[str], Entry | None]
-    append: Callable[[Record], Entry]
+    append: Callable[[Sequence[Record]], list[Entry]]
     amend: Callable[[Entry, Record], Entry]
     changed: Callable[[], None]
     watchers_behind: Callable[[str, int, int], bool]

@@ -70,6 +70,18 @@ def is_blank(line: bytes) -> bool:
     return not line.startswith(b"{") and not line.removeprefix(_BOM).strip(_WHITESPACE)
 
 
+def decode_summed(line: bytes) -> Line:
+    """Read one line of a file that collectors alone write: it has a checksum.
+
+    Raises:
+        LineError: the line is corrupt, or has none.
+    """
+    found = decode_line(line)
+    if not found.verified:
+        raise LineError("it has no checksum")
+    return found
+
+
 def decode_line(line: bytes) -> Line:
     """Read one line, with or without its newline.
 
@@ -183,6 +195,7 @@ __all__ = [
     "LineError",
     "decode_as_written",
     "decode_line",
+    "decode_summed",
     "encode_line",
     "is_blank",
     "iterate_lines",

@@ -162,7 +162,7 @@ def list_page(store: Store, views: Views, query: Query, cursor: Cursor, limit: i
 
 
 def _page(index: SqliteIndex, running: SqliteIndex | None, query: Query, cursor: Cursor, limit: int) -> Page:
-    names = _Names(index, running)
+    names = index if running is None else _Names(index, running)
     condition = read_filter(query.filter, names, query.now)
     order = parse_order(query.order_by, names)
     where = lines_where(condition, index)

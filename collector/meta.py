@@ -12,7 +12,7 @@ from collector.annotations import Annotation
 from collector.errors import CorruptLineError
 from collector.files import FileLayer
 from collector.limits import MAX_LINE_BYTES
-from collector.lines import LineError, decode_line, encode_line, is_blank, iterate_lines
+from collector.lines import LineError, decode_summed, encode_line, is_blank, iterate_lines
 from collector.logfile import LogFile
 from collector.observer import SILENT, StoreObserver
 from collector.records import Record
@@ -90,7 +90,7 @@ class Meta:
 
     def _parsed(self, offset: int, length: int, line: bytes | None) -> list[tuple[Subject, Record, int, int]]:
         try:
-            record = decode_line(line).record if line is not None else {}
+            record = decode_summed(line).record if line is not None else {}
             subject = record.get("of")
             if not isinstance(subject, dict) or record.get("kind") not in ("annotation", "amendment"):
                 raise LineError("neither an annotation nor an amendment")
@@ -132,7 +132,7 @@ class Meta:
         if place is None:
             return None
         try:
-            record = decode_line(self._file.read(*place)).record["record"]
+            record = decode_summed(self._file.read(*place)).record["record"]
         except (LineError, KeyError) as error:
             where = f"the amendment at byte {place[0]} of {self._file.path}"
             raise CorruptLineError(f"experiment {number} cannot be read: {where}: {error}") from None

@@ -28,7 +28,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,21 +192,34 @@ class Store:
             raise ReadOnlyError(f"the store {self.path} was opened for reading only: it takes no {what}")
         return self._ingest
 
-    def _append(self, record: Record) -> Entry:
-        line = encode_line(record)
+    def _append(self, records: Sequence[Record]) -> list[Entry]:
         catalog = self._catalog
         with catalog.lock:
             catalog.settle()
-            name = record.get("experiment_id")
-            if isinstance(name, str) and (there := catalog.find(name)) is not None:
+            fresh: list[tuple[Record, bytes]] = []
+            places: list[int | Entry] = []
+            for record in records:
+                name = record.get("experiment_id")
                 # Imported in the meantime.
-                return there
-            offset = catalog.log.append(line)
-            number = catalog.known().count()
-            entry = entry_from_record(number, offset, len(line), Line(record, verified=True), line)
-            catalog.add(entry)
-        self._tell_of_dropped(record)
-        return entry
+                there = catalog.find(name) if isinstance(name, str) else None
+                places.append(len(fresh) if there is None else there)
+                if there is None:
+                    fresh.append((record, encode_line(record)))
+            done = self._append_lines(fresh) if fresh else []
+        for record, _ in fresh:
+            self._tell_of_dropped(record)
+        return [done[place] if isinstance(place, int) else place for place in places]
+
+    def _append_lines(self, fresh: Sequence[tuple[Record, bytes]]) -> list[Entry]:
+        """Lines by one write and one sync; with the lock held."""
+        catalog = self._catalog
+        offset = catalog.log.append(b"".join(line for _, line in fresh))
+        entries = []
+        for number, (record, line) in enumerate(fresh, catalog.known().count()):
+            entries.append(entry_from_record(number, offset, len(line), Line(record, verified=True)))
+            offset += len(line)
+        catalog.add(entries)
+        return entries
 
     def _amend(self, entry: Entry, record: Record) -> Entry:
         catalog = self._catalog

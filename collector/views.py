@@ -4,8 +4,10 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
+import orjson
 from qlog.v1 import common_pb2 as pb
 
+from collector.annotations import NOTHING_SAID, Annotation
 from collector.errors import NotFoundError
 from collector.fold import Fold
 from collector.index import Entry
@@ -30,7 +32,12 @@ class _Partial:
 @lru_cache(_KEPT)
 def _basic(entry: Entry) -> pb.Experiment:
     """The BASIC view of a line, without what was said of it; not to be changed."""
-    return experiment_from_record(entry.basic_record(), number=entry.number, layer_stats_count=entry.layer_stats_count)
+    try:
+        record = entry.basic_record()
+    except orjson.JSONDecodeError as error:
+        # It was whole when it was indexed.
+        return corrupt_experiment(entry.number, f"the line at byte {entry.offset} was damaged: {error}")
+    return experiment_from_record(record, number=entry.number, layer_stats_count=entry.layer_stats_count)
 
 
 class Views:
@@ -54,22 +61,19 @@ class Views:
         return self.of_entry(item, full=full) if isinstance(item, Entry) else self.of_running(item, full=full)
 
     def of_entry(self, entry: Entry, *, full: bool) -> pb.Experiment:
-        """The experiment of a line; a corrupt one is shown as such."""
+        """The experiment of a line, not to be changed; a corrupt one is shown as such."""
+        said, amended = self._store.annotation(entry), self._store.meta.is_amended(entry.number)
         if entry.corrupt:
             experiment = corrupt_experiment(entry.number, entry.error)
         elif full:
             experiment = experiment_from_record(self._store.record(entry), number=entry.number)
+        elif not amended and said == NOTHING_SAID:
+            return _basic(entry)
         else:
             experiment = pb.Experiment()
             experiment.CopyFrom(_basic(entry))
-        experiment.amended = self._store.meta.is_amended(entry.number)
-        return self._annotated(experiment, entry)
-
-    def _annotated(self, experiment: pb.Experiment, found: Entry | str) -> pb.Experiment:
-        said = self._store.annotation(found)
-        experiment.tags.extend(said.tags)
-        experiment.note, experiment.archived = said.note, said.archived
-        return experiment
+        experiment.amended = amended
+        return _annotated(experiment, said)
 
     def of_running(self, experiment_id: str, *, full: bool) -> pb.Experiment:
         """The experiment as far as it has come; as its line has it where it ends meanwhile.
@@ -94,7 +98,7 @@ class Views:
             raise NotFoundError(f"there is no experiment {experiment_id}")
         # A finish whose line could not be written yet does not end it.
         experiment.status = pb.EXPERIMENT_STATUS_RUNNING
-        return self._annotated(experiment, experiment_id)
+        return _annotated(experiment, self._store.annotation(experiment_id))
 
     def start_of(self, experiment_id: str) -> int:
         """When a running experiment began, in nanoseconds since 1970; 0 where that is not known."""
@@ -133,6 +137,12 @@ class Views:
         running = self._store.running()
         for experiment_id in self._partials.keys() - running.keys():
             del self._partials[experiment_id]
+
+
+def _annotated(experiment: pb.Experiment, said: Annotation) -> pb.Experiment:
+    experiment.tags.extend(said.tags)
+    experiment.note, experiment.archived = said.note, said.archived
+    return experiment
 
 
 __all__ = ["Views"]

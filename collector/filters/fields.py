@@ -1,6 +1,6 @@
 """The names that a filter can use: which field of an experiment each one means."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
@@ -30,7 +30,7 @@ class Catalogue(Protocol):
     """The names that the recorded experiments have."""
 
     def paths(self) -> Mapping[str, Sequence[Keys]]:
-        """The paths of their records, by the text that they make when joined by dots."""
+        """The paths of their records, by the text that they make when joined by dots; the same object for the same."""
 
     def statistics(self) -> Iterable[str]:
         """The statistics of their tensors, dotted."""
@@ -81,8 +81,8 @@ def resolve(name: str, catalogue: Catalogue, text: str, span: Span) -> Field:
         FilterError: there is none, or there are several.
     """
     known = _known(catalogue)
-    for same in (_same, _same_in_any_case):
-        if found := _find(name, known, same):
+    for in_any_case in (False, True):
+        if found := _find(name, known, in_any_case=in_any_case):
             if len(found) > 1:
                 shown = ", ".join(sorted(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
                 raise wrong(f"{name} is ambiguous: write one of {shown}", text, span)
@@ -93,27 +93,36 @@ def resolve(name: str, catalogue: Catalogue, text: str, span: Span) -> Field:
     raise wrong(f"no experiment has a field {name!r}: {_proposals(name, known)}", text, span)
 
 
-def _same(one: str, other: str) -> bool:
-    return one == other
-
-
-def _same_in_any_case(one: str, other: str) -> bool:
-    return one.lower() == other.lower()
+_latest: tuple[object, Mapping[str, Field]] = (None, {})
 
 
 def _known(catalogue: Catalogue) -> Mapping[str, Field]:
-    paths = {joined: Field(joined, paths=tuple(keys)) for joined, keys in catalogue.paths().items()}
-    fixed = {joined: Field(joined, paths=(tuple(joined.split(".")),)) for joined in _FIXED}
-    return {**fixed, **paths, **_SPECIAL}
+    """All fields by their names; made once for the same names."""
+    global _latest
+    paths = catalogue.paths()
+    made_of, known = _latest
+    if made_of is not paths:
+        there = {joined: Field(joined, paths=tuple(keys)) for joined, keys in paths.items()}
+        fixed = {joined: Field(joined, paths=(tuple(joined.split(".")),)) for joined in _FIXED}
+        known = {**fixed, **there, **_SPECIAL}
+        _latest = (paths, known)
+    return known
 
 
-def _find(name: str, known: Mapping[str, Field], matches: Callable[[str, str], bool]) -> list[str]:
-    if exact := [path for path in known if matches(path, name)]:
-        return exact[:1]
-    if alias := [path for other, path in _ALIASES.items() if matches(other, name)]:
-        return alias[:1]
-    tail = f".{name}"
-    inside = [path for path in known if len(path) > len(tail) and matches(path[-len(tail) :], tail)]
+def _find(name: str, known: Mapping[str, Field], *, in_any_case: bool) -> list[str]:
+    if not in_any_case:
+        if name in known:
+            return [name]
+        if name in _ALIASES:
+            return [_ALIASES[name]]
+    same = str.lower if in_any_case else str
+    name, tail = same(name), f".{same(name)}"
+    if in_any_case:
+        if exact := [path for path in known if same(path) == name]:
+            return exact[:1]
+        if alias := [path for other, path in _ALIASES.items() if same(other) == name]:
+            return alias[:1]
+    inside = [path for path in known if same(path).endswith(tail)]
     # What every record has is meant before what some have besides.
     fixed = [path for path in inside if path in _SPECIAL or path in _FIXED]
     return fixed if len(fixed) == 1 else inside
