@@ -155,13 +155,14 @@ def list_page(store: Store, views: Views, query: Query, cursor: Cursor, limit: i
     # Running ones first: one that ends meanwhile is then listed as a line, or on the next page, but not missed.
     running = _running_index(store, views, query) if query.include_running else None
     try:
-        return _page(store.index(), running, query, cursor, limit)
+        return page_of(store.index(), running, query, cursor, limit)
     finally:
         if running is not None:
             running.close()
 
 
-def _page(index: SqliteIndex, running: SqliteIndex | None, query: Query, cursor: Cursor, limit: int) -> Page:
+def page_of(index: SqliteIndex, running: SqliteIndex | None, query: Query, cursor: Cursor, limit: int) -> Page:
+    """The page of an index's lines and of what runs: see `list_page`."""
     names = index if running is None else _Names(index, running)
     condition = read_filter(query.filter, names, query.now)
     order = parse_order(query.order_by, names)
@@ -278,5 +279,6 @@ __all__ = [
     "encode_token",
     "list_page",
     "matching_entries",
+    "page_of",
     "parse_page_size",
 ]

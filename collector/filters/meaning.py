@@ -16,7 +16,7 @@ from collector.filters.literals import (
     seconds_of,
     text_literal,
 )
-from collector.filters.syntax import Call, Group, Node, Restriction, Word, wrong
+from collector.filters.syntax import FOREIGN, Call, Group, Node, Restriction, Word, wrong
 from collector.index_values import HOT
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED", "LOST", "CORRUPT")
@@ -101,12 +101,13 @@ class _Reader:
         return self._compared(node.left, node.operator, node.right)
 
     def _words(self, word: Word) -> Condition:
-        if word.text in ("&&", "||"):
-            raise wrong(
-                f"{word.text} is no operator: write {'AND' if word.text == '&&' else 'OR'}", self._text, word.span
-            )
+        self._check_foreign(word)
         literal = literal_of(word.text, quoted=word.quoted)
         return Words(literal.text, literal.glob)
+
+    def _check_foreign(self, word: Word) -> None:
+        if not word.quoted and (advice := FOREIGN.get(word.text)) is not None:
+            raise wrong(f"{word.text} is no operator: {advice}", self._text, word.span)
 
     def _compared(self, left: Word, operator: str, right: Word | Call | Group | None) -> Condition:
         field = resolve(left.text, self._catalogue, self._text, left.span)
@@ -130,6 +131,8 @@ class _Reader:
         return test(right)
 
     def _test(self, field: Field, operator: str, value: Word | Call) -> Condition:
+        if isinstance(value, Word):
+            self._check_foreign(value)
         if field.column in _TIMES:
             literal = None if isinstance(value, Call) else literal_of(value.text, quoted=value.quoted)
             if literal is None or not (literal.null or literal.anything or literal.glob):
