@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import orjson
 
 from collector.errors import InvalidRequestError
-from collector.filters.meaning import Condition, read_filter
+from collector.filters.conditions import Condition
+from collector.filters.meaning import read_filter
 from collector.filters.sql import Sql, compile_filter
 from collector.index import Entry
-from collector.index_rows import entry_from_record
+from collector.index_records import entry_from_record
 from collector.index_sqlite import Found, SqliteIndex
 from collector.index_values import Value
 from collector.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE

@@ -135,6 +135,9 @@ def test_what_a_foreign_filter_matches(lines, text, expected):
         ("config..model = x", "did you mean config.model"),
         ("duration_s < null", "needs a number"),
         ("timestamp > tomorrow", "is no time"),
+        ("date(timestamp) > -" + "9" * 400 + "d", "too far away"),
+        ("config.names = daysAgo(1e300)", "too far away"),
+        ("timestamp > ago(soon)", "cannot be had"),
     ],
 )
 def test_what_no_filter_is_refused_with_advice(lines, text, says):
