@@ -27,6 +27,7 @@ from qlog.v1.options import SpecCommand, spec_from_options, spec_options
 from quantizer.endpoints import check_host
 from quantizer.errors import QuantizerError
 from quantizer.generate import generate
+from quantizer.profile import profile
 from quantizer.search_hybrid import search_hybrid
 from quantizer.settings import Settings, credential_options, looked_up, settings_options
 from quantizer.statistics import files_of, load, statistics_option
@@ -52,12 +53,14 @@ def cli() -> None:
       quantizer serve --model_root models
       quantizer generate models/mamba-2m --prompt "It was a dark night, and"
       quantizer search-hybrid models/mamba2-4m --share 0.25
+      quantizer profile models/mamba-2m --tpot --size
       quantizer spool flush
     """
 
 
 cli.add_command(generate)
 cli.add_command(search_hybrid)
+cli.add_command(profile)
 
 
 @cli.command(cls=SpecCommand, context_settings=_CONTEXT)

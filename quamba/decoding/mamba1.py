@@ -144,7 +144,7 @@ class Mamba1Layer:
             scratch.values,
             block=how.select_channels,
             pdl=how.pdl,
-            coming=coming(following, batch, how, how.ahead_bytes) if how.ahead_bytes and following else None,
+            coming=coming(following, batch, how, how.ahead_bytes // 2) if how.ahead_bytes and following else None,
         )
         join(
             scratch.values,
@@ -153,6 +153,7 @@ class Mamba1Layer:
             self.out_proj.in_scale,
             scratch.codes,
             rows=self.rotation.rows,
+            row_block=how.join_rows(batch),
             warps=how.join_warps,
             pdl=how.pdl,
         )

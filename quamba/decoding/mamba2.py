@@ -103,8 +103,7 @@ class Mamba2Layer:
         E, H, P, _, N = self.step.sizes
         device = self.step.A.device
         wide, inner = self.in_proj.shape
-        # So many parts of a head that each is about as much state as a program should take.
-        parts = max(1, min(P // 4, P * N // how.step_elements))
+        parts = how.parts(batch, P, N)
         return Scratch(
             normed=torch.zeros(batch, inner, dtype=torch.int8, device=device),
             projected=torch.zeros(batch, wide, dtype=torch.int8, device=device),
@@ -150,6 +149,7 @@ class Mamba2Layer:
             rows=self.rotation.rows,
             groups=self.step.sizes[3],
             eps=self.gated or 0.0,
+            row_block=how.join_rows(batch),
             warps=how.join_warps,
             pdl=how.pdl,
         )

@@ -51,7 +51,7 @@ def multiply(
         conv: the convolution behind it.
     """
     few = len(x) <= how.few
-    if before is not None and not (few and how.norm_inside):
+    if before is not None and not (few and p.shape[0] <= how.norm_rows):
         norm(x, before.weight, p.in_scale, before.codes, eps=before.eps, pdl=how.pdl)
         x, before = before.codes, None
     if few:
@@ -77,7 +77,10 @@ def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Comi
     """
     tensor = p.stored() if batch <= how.few else p.codes()
     size = tensor.numel() * tensor.element_size()
-    return Coming(tensor.view(torch.int8), (size if most is None else min(most, size)) // 16 * 16)
+    if most is not None:
+        # A weight of 4 bits is half as long: the same share of it.
+        size = min(size, most if tensor.dtype == torch.int8 else most // 2)
+    return Coming(tensor.view(torch.int8), size // 16 * 16)
 
 
 __all__ = ["Before", "coming", "multiply"]

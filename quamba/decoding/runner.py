@@ -105,7 +105,8 @@ class DecodeRunner:
         for memory, layer in zip(self.memory, cache.layers, strict=True):
             memory.load(layer)
         self._time = self.plan.model.config.d_conv - 1
-        self.position.fill_(self._time)
+        # The step itself counts.
+        self.position.fill_(self._time - 1)
 
     def store(self, batch: int) -> Cache:
         """A cache of the first rows."""
@@ -124,13 +125,11 @@ class DecodeRunner:
     def launch(self) -> None:
         """All kernels of a step, in order."""
         plan, how = self.plan, self.how
-        embed(self.ids, plan.table, plan.table_scale, self.residual)
+        embed(self.ids, self.position, plan.table, plan.table_scale, self.residual)
         following = [layer.in_proj for layer in plan.layers[1:]]
         for layer, memory, next_product in zip(plan.layers, self.memory, [*following, plan.head], strict=True):
             layer.launch(self.residual, self.position, memory, self.scratch, how, next_product)
         self._head()
-        # Nothing of this step reads it any more, and nothing of the next one begins before.
-        self.position.add_(1)
 
     def _head(self) -> None:
         norm, head, how = self.plan.model.norm_f, self.plan.head, self.how

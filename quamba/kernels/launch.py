@@ -14,6 +14,10 @@ class Coming:
     size: int
 
 
+# From so many rows of a batch on there are programs enough whatever each does.
+_MANY_ROWS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Choices that change the time and never the result.
@@ -24,8 +28,10 @@ class Launch:
         ahead_bytes: so much of the next layer's weights is brought into the cache while the state is updated, beside
             all of this layer's next ones; 0: nothing is.
         few: up to so many rows of a batch each read a weight for themselves, without tensor cores.
-        norm_inside: for them the norm before a product is done in the product's launch.
-        step_elements: of a state that a program updates at once, about.
+        norm_rows: for them the norm before a product of up to so many rows is done in the product's launch, by every
+            program of it; before others in one of its own.
+        step_elements: of a state that a program updates at once, about, where rows are few; where programs are many
+            anyway, four times as many.
         step_warps: warps of its program.
         select_channels: channels of Mamba-1 that a program updates.
         join_warps: warps of a program across heads.
@@ -38,10 +44,10 @@ class Launch:
     pdl: bool = False
     ahead_bytes: int = 0
     few: int = 1
-    norm_inside: bool = True
+    norm_rows: int = 20000
     step_elements: int = 2048
     step_warps: int = 4
-    select_channels: int = 32
+    select_channels: int = 16
     join_warps: int = 8
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     other: tuple[int, int] | None = None
@@ -52,6 +58,15 @@ class Launch:
         chosen = self.other or default_shape(rows, inner * bits // 8)
         block, warps = self.shapes.get((rows, inner), chosen)
         return {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
+
+    def parts(self, batch: int, channels: int, states: int) -> int:
+        """In how many parts a head's state [channels, states] is updated: a power of two."""
+        elements = self.step_elements if batch < _MANY_ROWS else 4 * self.step_elements
+        return max(1, min(channels // 4, channels * states // elements))
+
+    def join_rows(self, batch: int) -> int:
+        """Rows of a matrix of channels that a program of `join` gives."""
+        return 16 if batch < _MANY_ROWS else 128
 
     def gemm(self) -> dict[str, Any]:
         """Arguments of `gemm`."""
@@ -70,7 +85,7 @@ def default_shape(rows: int, inner: int) -> tuple[int, int]:
     block = 32
     while block > 4 and (block * inner > 81920 or rows < 96 * block or (block * inner > 40960 and rows < 264 * block)):
         block //= 2
-    return block, 8 if block * inner >= 8192 else 4
+    return block, 4 if block * inner < 8192 or (inner > 4096 and block > 4) else 8
 
 
 __all__ = ["Launch", "default_shape"]

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""The first launch of a step: rows of the embedding as float32."""
+"""The first launch of a step: rows of the embedding as float32; and time goes on."""
 
 import torch
 import triton
@@ -11,10 +11,13 @@ from quamba.packing import unpack_int4
 
 
 @triton.jit
-def embed_kernel(ids, table, scale, out, D, BITS: tl.constexpr, BLOCK: tl.constexpr):
+def embed_kernel(ids, position, table, scale, out, D, BITS: tl.constexpr, BLOCK: tl.constexpr):
     """Columns BLOCK * program_id(0).. of batch row program_id(1)."""
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.program_id(1)
+    if (tl.program_id(0) == 0) & (row == 0):
+        # A token later than the last.
+        tl.store(position, tl.load(position) + 1)
     token = tl.load(ids + row)
     if BITS == 4:
         pairs = tl.load(table + token * ((D + 1) // 2) + columns // 2, mask=columns < D, other=0).to(tl.int32)
@@ -26,11 +29,12 @@ def embed_kernel(ids, table, scale, out, D, BITS: tl.constexpr, BLOCK: tl.conste
     tl.store(out + row * D + columns, values, mask=columns < D)
 
 
-def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
+def embed(ids: Tensor, position: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
     """Launch it.
 
     Args:
         ids: int64 [Bt].
+        position: int32 [1], the time of the step before; it grows by 1.
         table: int8 or float32 [V, D], or 4-bit codes uint8 [V, ceil(D / 2)] (`quamba.packing`).
         scale: float32 [V] for int8, float16 [V] for 4 bits.
         out: float32 [Bt, D].
@@ -38,6 +42,7 @@ def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None
     width = out.shape[1]
     embed_kernel[(triton.cdiv(width, 512), len(ids))](
         ids,
+        position,
         table,
         out if scale is None else scale,
         out,
@@ -48,8 +53,9 @@ def embed(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None
     )
 
 
-def embed_reference(ids: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
+def embed_reference(ids: Tensor, position: Tensor, table: Tensor, scale: Tensor | None, out: Tensor) -> None:
     """The definition, in plain PyTorch; arguments as `embed`."""
+    position.add_(1)
     rows = table[ids]
     if rows.dtype == torch.uint8:
         rows = unpack_int4(rows, out.shape[1])

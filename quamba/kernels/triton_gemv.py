@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past, convolve_reference
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, quantize, round_codes, wait_before
+from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -75,11 +75,11 @@ def gemv_kernel(
     if BIAS:
         shift = tl.load(bias + own, mask=there, other=0.0)
     if NORM:
-        s_in = tl.load(in_scale)
+        inverse = 1.0 / tl.load(in_scale)
         gains = ()
         for i in tl.static_range(K4 // CHUNK):
             gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
-            gains = gains + (gain,)  # noqa: RUF005
+            gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
     if TAPS > 0:
         t = tl.load(position)
@@ -110,7 +110,7 @@ def gemv_kernel(
     for i in tl.static_range(K4 // CHUNK):
         packed = given[i]
         if NORM:
-            packed = pack4(quantize(packed * rstd * gains[i], s_in))[None, None, :]
+            packed = pack4(round_codes(packed * rstd * gains[i]).to(tl.int32))[None, None, :]
         acc = dot4(weights[i], tl.broadcast_to(packed, [LINE, lines, CHUNK]), acc, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(acc, axis=2)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.

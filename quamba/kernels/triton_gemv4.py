@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, quantize, round_codes, wait_before
+from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
 from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
@@ -113,11 +113,11 @@ def gemv4_kernel(
         shift = tl.load(bias + own, mask=there, other=0.0)
     columns = tl.arange(0, CHUNK)
     if NORM:
-        s_in = tl.load(in_scale)
+        inverse = 1.0 / tl.load(in_scale)
         gains = ()
         for i in tl.static_range(2 * K8 // CHUNK):
             gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
-            gains = gains + (gain,)  # noqa: RUF005
+            gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
     if TAPS > 0:
         t = tl.load(position)
@@ -150,7 +150,7 @@ def gemv4_kernel(
         for half in tl.static_range(2):
             packed = given[i + half * (K8 // CHUNK)]
             if NORM:
-                codes = quantize(packed * rstd * gains[i + half * (K8 // CHUNK)], s_in)
+                codes = round_codes(packed * rstd * gains[i + half * (K8 // CHUNK)]).to(tl.int32)
                 packed = tl.reshape(pack4(codes), [QUADS, 4])[:, None, None, :]
             packed = tl.broadcast_to(packed, [QUADS, LINE, lines, 4])
             near = (found[2 * i + half] & 0xFFFFFFFF).to(tl.int32)

@@ -94,6 +94,7 @@ def join(
     rows: int,
     groups: int = 1,
     eps: float = 0.0,
+    row_block: int = 16,
     warps: int = 8,
     pdl: bool = False,
 ) -> None:
@@ -108,12 +109,13 @@ def join(
         rows: R.
         groups: G, of channels that share a mean; each has R / G rows.
         eps: added to the mean.
+        row_block: rows that a program gives, at least 16 and a power of two; of those that there are.
         warps: of a program.
         pdl: overlap with the kernel before.
     """
     columns = x.shape[1] // rows
     left, right = factors or (x, x)
-    row_block, column_block = 16, 16 if factors else 64
+    row_block, column_block = min(row_block, max(16, triton.next_power_of_2(rows))), 16 if factors else 64
     sums = 1 if squares is None else squares.shape[1]
     join_kernel[(triton.cdiv(columns, column_block), triton.cdiv(rows, row_block), len(x))](
         x,

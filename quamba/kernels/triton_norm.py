@@ -28,7 +28,7 @@ def norm_kernel(x, weight, scale, out, eps, D, BLOCK: tl.constexpr, PDL: tl.cons
 
 
 def norm(
-    x: Tensor, weight: Tensor, scale: Tensor, out: Tensor, *, eps: float, warps: int = 4, pdl: bool = False
+    x: Tensor, weight: Tensor, scale: Tensor, out: Tensor, *, eps: float, warps: int = 8, pdl: bool = False
 ) -> None:
     """Launch it.
 

@@ -244,8 +244,10 @@ def test_rows_of_an_embedding(bits: int) -> None:
     given = (table.float(), None) if bits == 32 else (table, scale)
     ids = torch.tensor([3, 19, 0], device=DEVICE)
     found, expected = torch.zeros(3, 50, device=DEVICE), torch.ones(3, 50, device=DEVICE)
-    embed(ids, *given, found)
-    embed_reference(ids, *given, expected)
+    times = [torch.tensor([6], dtype=torch.int32, device=DEVICE) for _ in range(2)]
+    embed(ids, times[0], *given, found)
+    embed_reference(ids, times[1], *given, expected)
+    assert [int(time) for time in times] == [7, 7]
     assert torch.equal(found, expected)
 
 
