@@ -7,7 +7,7 @@ import orjson
 from collector.annotations import Annotation
 from collector.index_lookups import Lookups
 from collector.index_names import objects_in
-from collector.index_rows import count_of, events_of, id_of, split
+from collector.index_records import count_of, events_of, id_of, split
 from collector.index_values import FALSE, HOT, TRUE, Value, encode, hot_values, instant, words_of
 from collector.records import Record
 
