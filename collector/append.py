@@ -14,10 +14,10 @@ import grpc
 from qlog.v1 import collector_pb2
 
 from collector.errors import CollectorError, DrainingError
+from collector.gate import Gate
 from collector.ledger import Receipt
 from collector.limits import MAX_PENDING_PER_STREAM
 from collector.received import Received, batch_of
-from collector.rpc import Gate
 from collector.store import Store
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@
         ├── TooManyStreamsError    all streams that this server allows are taken
         └── DrainingError          the server is stopping
 
-Each message is one line: what was wrong, with the value, and what to do. `collector.rpc` has the one table from these
-classes to gRPC's statuses.
+Each message is one line: what was wrong, with the value, and what to do. `collector.statuses` has the one table from
+these classes to gRPC's statuses.
 """
 
 

@@ -8,9 +8,9 @@ from qlog.v1 import collector_pb2
 from collector import limits, patience
 from collector.errors import InvalidRequestError
 from collector.filters.meaning import current_time
+from collector.gate import Gate
 from collector.listing import matching_entries
 from collector.names import LOG_NAME, META_NAME
-from collector.rpc import Gate
 from collector.store import Store
 
 _Exported = Iterator[collector_pb2.ExportExperimentsResponse]

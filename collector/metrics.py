@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from qlog.v1 import common_pb2 as pb
 
+from collector.gate import Gate
 from collector.names import META_NAME
 from collector.observer import StoreObserver
-from collector.rpc import Gate
 from collector.store import INFLIGHT_NAME, LOG_NAME, Store
 
 _SYNCS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)

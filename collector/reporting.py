@@ -8,7 +8,7 @@ from qlog.v1 import collector_pb2
 
 from collector import patience
 from collector.fsck import Checked
-from collector.rpc import Gate
+from collector.gate import Gate
 from collector.store import Store
 
 

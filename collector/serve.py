@@ -12,8 +12,8 @@ from qlog.v1.command_line import counted
 from qlog.v1.logs import start_logging
 from qlog.v1.serving.access import TokenAccess
 from qlog.v1.serving.audit import Audit
-from qlog.v1.serving.calls import Observer
 from qlog.v1.serving.listening import Listening, ListeningError
+from qlog.v1.serving.observing import Observer
 
 from collector.auth import ROLES
 from collector.errors import ListenError, StoreAccessError, TracesError

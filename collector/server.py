@@ -10,15 +10,18 @@ from qlog.v1 import collector_pb2
 from qlog.v1.addresses import bracketed
 from qlog.v1.secrets import CredentialsError
 from qlog.v1.serving.access import Access
-from qlog.v1.serving.calls import Calls, Observer
+from qlog.v1.serving.calls import Calls
 from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
+from qlog.v1.serving.observing import Observer
 
 from collector import limits
 from collector.auth import ROLES
 from collector.errors import InvalidRequestError, ListenError, RequestTooLargeError, TokenFileError
+from collector.gate import Gate
 from collector.keep import KeepBytes
-from collector.rpc import DOMAIN, Gate, Guard
+from collector.rpc import Guard
 from collector.service import register
+from collector.statuses import DOMAIN
 from collector.store import Store
 
 SERVICE_NAME = collector_pb2.DESCRIPTOR.services_by_name["CollectorService"].full_name

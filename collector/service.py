@@ -12,9 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qlog.v1 import collector_pb2, collector_pb2_grpc
 
 from collector.answers import comparison, is_full, page, several
+from collector.gate import Gate
 from collector.limits import MAX_TOKEN_LENGTH
 from collector.refs import resolve
-from collector.rpc import Gate
 from collector.store import Store
 from collector.validate import check_experiment_id, check_length
 from collector.views import Views

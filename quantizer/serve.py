@@ -21,8 +21,9 @@ from qlog.v1.logs import start_logging
 from qlog.v1.secrets import CredentialsError
 from qlog.v1.serving.access import TokenAccess
 from qlog.v1.serving.audit import Audit
-from qlog.v1.serving.calls import Calls, Observer
+from qlog.v1.serving.calls import Calls
 from qlog.v1.serving.listening import Listening, ListeningError, access_of, add_port, server_options
+from qlog.v1.serving.observing import Observer
 
 from quantizer.auth import ROLES
 from quantizer.device_runner import CANCEL_GRACE_S, DeviceRunner, WorkerMain

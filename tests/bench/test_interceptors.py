@@ -14,12 +14,12 @@ from qlog.v1 import collector_pb2 as wire
 from qlog.v1 import collector_pb2_grpc
 from qlog.v1.logs import start_logging
 from qlog.v1.serving.audit import Audit
-from qlog.v1.serving.calls import Observer
 from qlog.v1.serving.listening import Listening
 from qlog.v1.serving.metrics import CallMetrics, new_registry
+from qlog.v1.serving.observing import Observer
 
 from collector.auth import ROLES
-from collector.rpc import Gate
+from collector.gate import Gate
 from collector.server import Server
 from collector.service import register
 from collector.store import Store

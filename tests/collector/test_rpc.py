@@ -9,9 +9,9 @@ from qlog.v1 import collector_pb2 as wire
 from qlog.v1.serving.listening import Listening
 
 from collector import errors
-from collector.rpc import STATUSES, status_of
 from collector.server import SERVICE_NAME
 from collector.service import CollectorService
+from collector.statuses import STATUSES, status_of
 from tests.collector.builders import begin, connected, details, new_id, requests, serving
 
 

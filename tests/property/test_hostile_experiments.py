@@ -82,8 +82,9 @@ def test_what_was_taken_can_be_shown(server, experiment, model, command, told):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @CASES
-@settings(max_examples=1500, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=500, deadline=None, suppress_health_check=QUIET)
 def test_what_was_taken_can_be_shown_at_length(server, experiment, model, command, told):
     """The same, many times."""
     shown_everywhere(server, hostile(events_of(experiment), model, command, told))

@@ -4,7 +4,7 @@ import grpc
 import structlog
 
 from qlog.v1.serving.access import OPEN, Role, RoleTable
-from qlog.v1.serving.calls import Call
+from qlog.v1.serving.observing import Call
 
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)

@@ -10,25 +10,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from qlog.v1.serving.access import ADMINS, ANONYMOUS, Access, Caller, Identity, Roles, RoleTable
+from qlog.v1.serving.access import ADMINS, ANONYMOUS, Access, Caller, Roles, RoleTable
 from qlog.v1.serving.listening import MAX_REQUEST_BYTES
+from qlog.v1.serving.observing import Call, Observer, Ticket
 from qlog.v1.serving.statuses import bad_request, refuse
 
 logger = logging.getLogger(__name__)
 
 _BEARER = "bearer "
-# Of a stream, what its messages were about: more names than these are counted and not kept.
-MOST_SUBJECTS = 8
-# The fields that say what a request is about, in the order in which they are looked for.
-_SUBJECT_FIELDS = ("experiment_id", "ref", "name", "refs")
-# Of a filter or a name, this many characters.
-_MOST_FILTER, _MOST_SUBJECT = 512, 128
 
 
 class MalformedRequestError(Exception):
@@ -39,83 +33,7 @@ class TooLargeRequestError(Exception):
     """A message of a stream is larger than is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call that has ended.
-
-    Attributes:
-        method: as "/package.Service/Method".
-        who: called; "anonymous" where nobody is asked, "unknown" where the answer was wrong.
-        peer: the address that gRPC gives.
-        code: how it ended.
-        start_s: when it came, in seconds since 1970.
-        duration_s: from its first byte to its last.
-        certificate: the common name in the client's certificate that was verified; empty: there was none.
-        trace: its `traceparent`, as W3C's Trace Context has it; empty: none.
-        subjects: the experiments, references, jobs or models that it was about, the first of them.
-        filter: of a query.
-        requests: messages received.
-        events: of experiments, among them.
-    """
-
-    method: str
-    who: str
-    roles: Roles
-    peer: str
-    code: grpc.StatusCode
-    start_s: float
-    duration_s: float
-    certificate: str
-    trace: str
-    subjects: tuple[str, ...]
-    filter: str
-    requests: int
-    events: int
-
-
-class Observer(Protocol):
-    """Is told of calls; must not raise, nor wait."""
-
-    def began(self, method: str) -> None:
-        """A call has come."""
-
-    def ended(self, call: Call) -> None:
-        """It is over."""
-
-
 _TOO_LARGE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
-_UNKNOWN = Identity("unknown", frozenset())
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What becomes known of a call while it lasts."""
-
-    identity: Identity = _UNKNOWN
-    certificate: str = ""
-    subjects: dict[str, None] = field(default_factory=dict)
-    filter: str = ""
-    requests: int = 0
-    events: int = 0
-
-    def note(self, request: Any) -> Any:
-        """Remember what a request is about; the request."""
-        self.requests += 1
-        for name in _SUBJECT_FIELDS:
-            value = getattr(request, name, None)
-            if value and len(self.subjects) < MOST_SUBJECTS:
-                if isinstance(value, str):
-                    self.subjects.setdefault(value[:_MOST_SUBJECT])
-                else:
-                    self.subjects.update((str(item)[:_MOST_SUBJECT], None) for item in value[:MOST_SUBJECTS])
-        if self.requests == 1:
-            self.filter = str(getattr(request, "filter", ""))[:_MOST_FILTER]
-            if model := getattr(getattr(request, "spec", None), "model", ""):
-                self.subjects.setdefault(str(model)[:_MOST_SUBJECT])
-        events = getattr(request, "events", None)
-        if events is not None:
-            self.events += len(events)
-        return request
 
 
 class Calls(grpc.ServerInterceptor):
@@ -157,7 +75,7 @@ class Calls(grpc.ServerInterceptor):
     def _wrap(self, handler: Any, method: str) -> Any:
         many, parse = handler.request_streaming, handler.request_deserializer
 
-        def read(data: Any, ticket: _Ticket, context: grpc.ServicerContext) -> Any:
+        def read(data: Any, ticket: Ticket, context: grpc.ServicerContext) -> Any:
             if many:
                 return self._messages(data, parse, ticket)
             if trouble := _too_large(data):
@@ -188,7 +106,7 @@ class Calls(grpc.ServerInterceptor):
         wrapped = streaming if handler.response_streaming else single
         return getattr(grpc, f"{kind}_rpc_method_handler")(wrapped, None, handler.response_serializer)
 
-    def _messages(self, data: Iterator[bytes], parse: Callable[[bytes], Any], ticket: _Ticket) -> Iterator[Any]:
+    def _messages(self, data: Iterator[bytes], parse: Callable[[bytes], Any], ticket: Ticket) -> Iterator[Any]:
         for item in data:
             if trouble := _too_large(item):
                 raise self._too_large(trouble)
@@ -199,10 +117,10 @@ class Calls(grpc.ServerInterceptor):
             yield ticket.note(message)
 
     @contextmanager
-    def _told(self, method: str, context: Any) -> Iterator[_Ticket]:
+    def _told(self, method: str, context: Any) -> Iterator[Ticket]:
         # `context`: the stubs of ServicerContext lack code().
         start, start_s = time.perf_counter(), time.time()
-        ticket = _Ticket()
+        ticket = Ticket()
         finished = False
         for observer in self._observers:
             observer.began(method)
@@ -223,7 +141,7 @@ class Calls(grpc.ServerInterceptor):
                 code = context.code() or (grpc.StatusCode.OK if finished else grpc.StatusCode.CANCELLED)
                 self._tell(method, context, code, start_s, time.perf_counter() - start, ticket)
 
-    def _admit(self, method: str, context: grpc.ServicerContext, ticket: _Ticket) -> None:
+    def _admit(self, method: str, context: grpc.ServicerContext, ticket: Ticket) -> None:
         wanted = self._roles.get(method, ADMINS)
         if wanted is None:
             ticket.identity = ANONYMOUS
@@ -258,7 +176,7 @@ class Calls(grpc.ServerInterceptor):
         code: grpc.StatusCode,
         start_s: float,
         duration_s: float,
-        ticket: _Ticket,
+        ticket: Ticket,
     ) -> None:
         call = Call(
             method=method,
@@ -311,4 +229,4 @@ def _listed(roles: Roles) -> str:
     return " or ".join(sorted(roles)) or "none"
 
 
-__all__ = ["MOST_SUBJECTS", "Call", "Calls", "MalformedRequestError", "Observer", "TooLargeRequestError"]
+__all__ = ["Calls", "MalformedRequestError", "TooLargeRequestError"]

@@ -1,7 +1,7 @@
 """Where a server listens, and what that takes: loopback as it is, elsewhere with TLS and tokens."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import grpc
 
 from qlog.v1.addresses import SERVER_KEEPALIVE, bracketed, is_loopback, listen_trouble
-from qlog.v1.credentials import read_public
-from qlog.v1.secrets import CredentialsError, read_secret
 from qlog.v1.serving.access import Access, OpenAccess, TokenAccess
+from qlog.v1.serving.certificates import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +137,9 @@ def add_port(server: grpc.Server, listening: Listening) -> int:
     """
     address = f"{bracketed(listening.host)}:{listening.port}"
     try:
-        if listening.tls:
-            port = int(server.add_secure_port(address, _Certificates(listening).credentials()))
+        if listening.tls_cert is not None and listening.tls_key is not None:
+            certificates = Certificates(listening.tls_cert, listening.tls_key, listening.tls_client_ca)
+            port = int(server.add_secure_port(address, certificates.credentials()))
         else:
             port = int(server.add_insecure_port(address))
     except RuntimeError:
@@ -150,85 +150,6 @@ def add_port(server: grpc.Server, listening: Listening) -> int:
     return port
 
 
-class _Certificates:
-    """The server's certificate, read again when its files have changed: certificates are short-lived."""
-
-    def __init__(self, listening: Listening) -> None:
-        self._listening = listening
-        self._files = [Path(str(listening.tls_cert)), Path(str(listening.tls_key))]
-        if listening.tls_client_ca is not None:
-            self._files.append(Path(listening.tls_client_ca))
-        self._seen = marks_of(self._files)
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """For a port.
-
-        Raises:
-            CredentialsError: a file cannot be used.
-        """
-        return grpc.dynamic_ssl_server_credentials(
-            self._read(),
-            self._changed,  # type: ignore[arg-type]  # None, which the stubs do not know: nothing has changed
-            require_client_authentication=self._listening.tls_client_ca is not None,
-        )
-
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        listening = self._listening
-        cert = read_public(str(listening.tls_cert), "--tls_cert")
-        key = read_secret(Path(str(listening.tls_key)), "the key")
-        check_pair(listening, key)
-        ca = None if listening.tls_client_ca is None else read_public(listening.tls_client_ca, "--tls_client_ca")
-        return grpc.ssl_server_certificate_configuration([(key, cert)], ca)
-
-    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        marks = marks_of(self._files)
-        if marks == self._seen:
-            return None
-        self._seen = marks
-        try:
-            fresh = self._read()
-        except CredentialsError as error:
-            logger.error("%s; the certificate read before stays", error)
-            return None
-        logger.info("the certificate %s was read again", self._listening.tls_cert)
-        return fresh
-
-
-def marks_of(files: Iterable[Path]) -> list[tuple[int, ...]]:
-    """What differs once one of the files has changed."""
-    marks: list[tuple[int, ...]] = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            marks.append(())
-        else:
-            marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return marks
-
-
-def check_pair(listening: Listening, key: bytes) -> None:
-    """See that key and certificate belong together: gRPC says so only at each handshake, to nobody.
-
-    Raises:
-        CredentialsError: they do not.
-    """
-    import ssl
-
-    if b"PRIVATE KEY-----" not in key:
-        raise CredentialsError(f"the key {listening.tls_key} holds no private key in PEM form")
-    if b"ENCRYPTED" in key:
-        raise CredentialsError(f"the key {listening.tls_key} is encrypted: give one without a passphrase, mode 0600")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(listening.tls_cert), str(listening.tls_key))
-    except (ssl.SSLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error.strerror or "unreadable"
-        raise CredentialsError(
-            f"{listening.tls_cert} and {listening.tls_key} cannot be used together ({reason}): give the certificate "
-            "(with its chain) and the key that belongs to it"
-        ) from None
-
-
 __all__ = [
     "MAX_REQUEST_BYTES",
     "Listening",
@@ -237,6 +158,5 @@ __all__ = [
     "access_of",
     "add_port",
     "check_reach",
-    "marks_of",
     "server_options",
 ]

@@ -11,7 +11,7 @@ from prometheus_client import (
 )
 
 from qlog.v1.serving.access import RoleTable
-from qlog.v1.serving.calls import Call
+from qlog.v1.serving.observing import Call
 
 # From what SQLite answers in to what a long export takes.
 _LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)

@@ -13,7 +13,8 @@ from prometheus_client.exposition import choose_encoder
 
 from qlog.v1.addresses import bracketed, is_loopback, listen_trouble
 from qlog.v1.serving.access import READERS, Access, Caller, OpenAccess
-from qlog.v1.serving.listening import Listening, ListeningError, marks_of
+from qlog.v1.serving.certificates import marks_of
+from qlog.v1.serving.listening import Listening, ListeningError
 
 logger = logging.getLogger(__name__)
 

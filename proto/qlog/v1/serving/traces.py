@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 
-from qlog.v1.serving.calls import Call
+from qlog.v1.serving.observing import Call
 
 # Which ask for traces where no option does.
 _ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
