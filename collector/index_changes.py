@@ -7,7 +7,7 @@ import orjson
 from collector.annotations import Annotation
 from collector.index_lookups import Lookups
 from collector.index_names import objects_in
-from collector.index_rows import count_of, events_of, id_of, split
+from collector.index_records import count_of, events_of, id_of, split
 from collector.index_values import FALSE, HOT, TRUE, Value, encode, hot_values, instant, words_of
 from collector.records import Record
 
@@ -64,7 +64,7 @@ class Changes(Lookups):
         """Have it made anew: by this process now, by others when they look at the file next."""
         with self.writing() as connection:
             connection.execute("UPDATE state SET log = '', indexed = -1")
-        self._damaged = True
+        self.damaged = True
 
     def set_mark(self, name: str, text: str) -> None:
         """Remember how far a file other than the log was taken in. An index that is made anew has no marks."""

@@ -9,10 +9,11 @@ import orjson
 from collector.index import Entry
 from collector.index_cut import Cut, cut_of
 from collector.index_names import Names, objects_in
+from collector.index_records import events_of, id_of, split, take_stats
 from collector.index_schema import COLUMNS
 from collector.index_values import FALSE, HOT, Value, encode, hot_values, instant, words_of
-from collector.lines import CHECKSUM_KEY, Line, LineError, decode_as_written, decode_line, split_lost_newlines
-from collector.records import EVENTS_KEY, Json, Record
+from collector.lines import CHECKSUM_KEY, LineError, decode_as_written, decode_line, split_lost_newlines
+from collector.records import Json, Record
 
 # Lines a statement: SQLite has it alone for a while, and other threads the interpreter.
 _STATEMENT_LINES = 500
@@ -137,59 +138,6 @@ class Rows:
             )
 
 
-def entry_from_record(number: int, offset: int, length: int, line: Line, text: bytes | None = None) -> Entry:
-    """The entry of a record that has been read.
-
-    Args:
-        text: the line, where it stands in a log with its checksum.
-    """
-    record, stats = split(line.record)
-    return Entry(
-        number,
-        offset,
-        length,
-        experiment_id=id_of(record),
-        summary=orjson.dumps(record),
-        layer_stats_count=count_of(stats),
-        events=events_of(record),
-        verified=line.verified,
-        record=line.record,
-        cut=None if text is None else cut_of(text, (*line.record, CHECKSUM_KEY)),
-    )
-
-
-def split(record: Record) -> tuple[Record, dict[str, Json]]:
-    """A record without its statistics, and these."""
-    rest = dict(record)
-    return rest, take_stats(rest)
-
-
-def take_stats(record: Record) -> dict[str, Json]:
-    """Take the statistics out of a record; what stands in their place and is no object stays."""
-    stats = record.get("activation_stats")
-    if not isinstance(stats, dict):
-        return {}
-    del record["activation_stats"]
-    return stats
-
-
-def id_of(record: Record) -> str:
-    """The experiment's id; empty where it has none."""
-    found = record.get("experiment_id")
-    return found if isinstance(found, str) else ""
-
-
-def count_of(stats: dict[str, Json]) -> int:
-    """How many tensors there are."""
-    return sum(isinstance(value, dict) for value in stats.values())
-
-
-def events_of(record: Record) -> int | None:
-    """How many events the experiment sent; None where not known."""
-    events = record.get(EVENTS_KEY)
-    return events if type(events) is int and 0 <= events < 2**63 else None
-
-
 def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], values: list[Value]) -> None:
     step = _STATEMENT_LINES * len(columns)
     for start in range(0, len(values), step):
@@ -203,4 +151,4 @@ def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - our names
 
 
-__all__ = ["Rows", "count_of", "entry_from_record", "events_of", "id_of", "split", "take_stats"]
+__all__ = ["Rows"]

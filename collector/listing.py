@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import orjson
 
 from collector.errors import InvalidRequestError
-from collector.filters.meaning import Condition, read_filter
+from collector.filters.conditions import Condition
+from collector.filters.meaning import read_filter
 from collector.filters.sql import Sql, compile_filter
 from collector.index import Entry
-from collector.index_rows import entry_from_record
+from collector.index_records import entry_from_record
 from collector.index_sqlite import Found, SqliteIndex
 from collector.index_values import Value
 from collector.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -155,13 +156,14 @@ def list_page(store: Store, views: Views, query: Query, cursor: Cursor, limit: i
     # Running ones first: one that ends meanwhile is then listed as a line, or on the next page, but not missed.
     running = _running_index(store, views, query) if query.include_running else None
     try:
-        return _page(store.index(), running, query, cursor, limit)
+        return page_of(store.index(), running, query, cursor, limit)
     finally:
         if running is not None:
             running.close()
 
 
-def _page(index: SqliteIndex, running: SqliteIndex | None, query: Query, cursor: Cursor, limit: int) -> Page:
+def page_of(index: SqliteIndex, running: SqliteIndex | None, query: Query, cursor: Cursor, limit: int) -> Page:
+    """The page of an index's lines and of what runs: see `list_page`."""
     names = index if running is None else _Names(index, running)
     condition = read_filter(query.filter, names, query.now)
     order = parse_order(query.order_by, names)
@@ -278,5 +280,6 @@ __all__ = [
     "encode_token",
     "list_page",
     "matching_entries",
+    "page_of",
     "parse_page_size",
 ]

@@ -39,7 +39,7 @@ from collector.catalog import Catalog
 from collector.errors import ReadOnlyError
 from collector.files import FileLayer
 from collector.index import Entry
-from collector.index_rows import entry_from_record
+from collector.index_records import entry_from_record
 from collector.index_sqlite import SqliteIndex
 from collector.inflight import Inflight
 from collector.lease import DEFAULT_LEASE_S

@@ -115,7 +115,8 @@ class Spool:
         try:
             return operation(self._tables)
         except (sqlite3.Error, OSError) as error:
-            if self._memory is not None:
+            # ProgrammingError: it was closed, and a thread that was given up on has not noticed yet.
+            if self._memory is not None or isinstance(error, sqlite3.ProgrammingError):
                 raise
             self._to_memory(error)
             return operation(self._tables)

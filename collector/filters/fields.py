@@ -89,7 +89,8 @@ def resolve(name: str, catalogue: Catalogue, text: str, span: Span) -> Field:
             return known[found[0]]
     inner = [path for path in known if path.startswith(f"{name}.")]
     if inner:
-        return Field(name, paths=tuple(sorted({_outer(keys, name) for path in inner for keys in known[path].paths})))
+        outer = {_outer(keys, name) for path in inner for keys in known[path].paths or (tuple(path.split(".")),)}
+        return Field(name, paths=tuple(sorted(outer)))
     raise wrong(f"no experiment has a field {name!r}: {_proposals(name, known)}", text, span)
 
 

@@ -12,7 +12,7 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 
 from collector import limits
-from collector.filters.syntax import Call, Group, Node, Restriction, Span, Word, wrong
+from collector.filters.syntax import FOREIGN, Call, Group, Node, Restriction, Span, Word, wrong
 
 # Quoted texts, and what stands bare in words.
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
@@ -47,8 +47,6 @@ TEXT.1: /(?!(?:AND|OR|NOT)(?![^\s()"'<>=!:,]))[^\s()"'<>=!:,\-](?:[^\s()"'<>=!:,
 
 _SEGMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|([^"\']+)', re.DOTALL)
 _TIME_AFTER = re.compile(r"\d+(:\d\d)")
-# What people write who come from other languages.
-_FOREIGN = {"==": "one = compares", "&&": "write AND", "||": "write OR", "~": "write = with * in the value"}
 _LOWER = {"and": "AND", "or": "OR", "not": "NOT"}
 
 
@@ -118,7 +116,7 @@ def _explained(text: str, error: UnexpectedInput) -> Exception:
     rest = text[start:]
     if isinstance(error, UnexpectedCharacters) and rest[:1] in ("'", '"'):
         return wrong(f"the {rest[0]} is never closed", text, Span(start, start + 1))
-    for sign, advice in _FOREIGN.items():
+    for sign, advice in FOREIGN.items():
         for at in (start, start - 1):
             if at >= 0 and text.startswith(sign, at):
                 return wrong(f"{sign} is no operator: {advice}", text, Span(at, at + len(sign)))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from collector.filters.conditions import DATE_PARTS, Condition, Joined, Layers, Test, Words
 from collector.filters.fields import Field, Keys
 from collector.filters.literals import Literal
-from collector.filters.meaning import DATE_PARTS, Condition, Joined, Layers, Test, Words
 from collector.index_values import FALSE, NAN, TRUE, Value
 
 _TRIGRAM = 3

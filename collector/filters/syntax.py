@@ -55,10 +55,19 @@ class Group:
 
 Node = Group | Restriction
 
+# What people write who come from other languages, and what to write.
+FOREIGN = {
+    "==": "one = compares",
+    "&&": "write AND",
+    "||": "write OR",
+    "~": "write = with * in the value",
+    "=~": "write = with * in the value",
+}
+
 
 def wrong(message: str, text: str, span: Span) -> FilterError:
     """The error for a place in a filter."""
     return FilterError("filter", message, text, span.start, span.end)
 
 
-__all__ = ["Call", "Group", "Node", "Restriction", "Span", "Word", "wrong"]
+__all__ = ["FOREIGN", "Call", "Group", "Node", "Restriction", "Span", "Word", "wrong"]

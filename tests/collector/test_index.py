@@ -1,13 +1,18 @@
 """The index: disposable, and right about the log whatever became of its file."""
 
+import math
 import os
 import sqlite3
 
 import pytest
 
+from collector.errors import GoneError
+from collector.index_database import Database
+from collector.lines import encode_line
 from collector.names import INDEX_NAME
+from collector.patience import patience
 from collector.store import LOG_NAME
-from tests.collector.builders import LEGACY_LINE, opened, record
+from tests.collector.builders import LEGACY_LINE, opened, record, stored_record
 
 
 def _models(store):
@@ -112,3 +117,64 @@ def test_where_no_file_can_be_made_the_index_is_private(two, monkeypatch):
     (two / INDEX_NAME).mkdir()
     with opened(two, read_only=True) as store:
         assert _models(store) == ["first", "second"]
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["in steps", "in one go"])
+def test_a_full_disk_takes_the_index_elsewhere(log_dir, monkeypatch, caplog, long):
+    """Records are stored and listed as before; one warning says where the index is now."""
+    beside = Database._connect
+
+    def connect(database):
+        connection = beside(database)
+        if database._path is not None and database._path.parent == log_dir:
+            connection.execute("PRAGMA max_page_count = 40")
+        return connection
+
+    log_dir.mkdir()
+    (log_dir / LOG_NAME).write_bytes(LEGACY_LINE * (1 if not long else 200))
+    monkeypatch.setattr(Database, "_connect", connect)
+    if long:
+        monkeypatch.setattr("collector.index_open._LONG_BYTES", 1000)
+    with opened(log_dir) as store:
+        first = store.index().count()
+        for number in range(60):
+            record(store, model=f"m{number}" + "x" * 2000)
+        assert store.index().count() == first + 60
+        assert [entry.number for entry in store.index().page(first, 100, descending=False)] == list(
+            range(first, first + 60)
+        )
+    said = [item.getMessage() for item in caplog.records if "indexed anew at every start" in item.getMessage()]
+    assert len(said) == 1
+    assert "cannot be kept" in said[0]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_directory_in_its_place_takes_the_index_elsewhere(two, monkeypatch, caplog, tmp_path, read_only):
+    """As in a directory that may only be read: what is made elsewhere is removed at the end."""
+    monkeypatch.setattr("collector.index_open._SMALL_BYTES", 0)
+    monkeypatch.setattr("collector.index_open._LONG_BYTES", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (two / INDEX_NAME).unlink()
+    (two / INDEX_NAME).mkdir()
+    with opened(two, read_only=read_only) as store:
+        assert _models(store) == ["first", "second"]
+        assert any(path.name.startswith("collector-") for path in tmp_path.iterdir())
+    assert not any(path.name.startswith("collector-") for path in tmp_path.iterdir())
+    (said,) = [item.getMessage() for item in caplog.records if "cannot be kept" in item.getMessage()]
+    assert "TMPDIR" in said
+
+
+def test_a_question_that_nobody_waits_for_is_gone_on_with_later(log_dir, monkeypatch):
+    """What was read for it is not read again."""
+    monkeypatch.setattr("collector.index_tracked._STEP_LINES", 10)
+    log_dir.mkdir()
+    (log_dir / LOG_NAME).write_bytes(b"".join(encode_line(stored_record(number)) for number in range(95)))
+    with opened(log_dir) as store:
+        tracked = store.index()._tracked
+        for ask in (lambda: tracked.statistic("clipped_ratio"), lambda: tracked.path(("command",))):
+            waits = iter([True] * 4)
+            with patience(math.inf, lambda waits=waits: not next(waits, False)), pytest.raises(GoneError):
+                ask()
+            steps = iter([True] * 6)
+            with patience(math.inf, lambda steps=steps: not next(steps, False)):
+                ask()

@@ -4,6 +4,7 @@ The collectors here are real ones, in processes of their own where they are kill
 a token or a certificate, `test_disturbed` what happens to the quantizer itself.
 """
 
+import json
 import signal
 import socket
 from concurrent import futures
@@ -12,10 +13,12 @@ from contextlib import ExitStack
 import grpc
 import pytest
 
+from client.entry import main as qlog
 from quantizer.entry import run_command
 from tests.integration.conftest import Case
 from tests.integration.moments import Moments, collector, free_port
 from tests.processes import serving
+from tests.quantizer.conftest import until
 from tests.quantizer.runs import numbers, records
 
 
@@ -92,6 +95,22 @@ def test_a_collector_that_is_gone_or_stands_still_is_not_waited_for(
     with collector(case.there) as (_, address):
         assert case.flush(address)[0] == 0
     case.check()
+
+
+def test_an_experiment_that_was_taken_for_lost_completes_its_record(case: Case, moments: Moments) -> None:
+    """Silent for longer than the collector waits, it has a line that says LOST; what comes later completes that one."""
+    with collector(case.there, 0, "--lease_s", "1") as (_, address):
+        moments.at("middle", lambda: until(lambda: bool(records(case.there)), "it is taken for lost"))
+        out, err = case.run(address)
+        assert "number 0" in out
+        assert "warning" not in err
+        (line,) = records(case.there)
+        assert line["status"] == "LOST"
+        assert qlog(["show", "0", "--format", "json", "--collector", address]) == 0
+        shown = json.loads(case.capture.readouterr().out)
+    assert shown["status"] == "COMPLETED"
+    assert shown["activation_stats"] == case.undisturbed["activation_stats"]
+    assert shown["results"] == case.undisturbed["results"]
 
 
 def test_a_port_that_swallows_packets(case: Case) -> None:

@@ -130,6 +130,15 @@ def test_a_full_disk_moves_the_experiment_to_memory(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_spool_that_is_closed_warns_of_nothing(tmp_path: Path) -> None:
+    """A sender that comes too late is not taken for a disk that fails."""
+    spool = open_spool(tmp_path)
+    fill(spool, 1)
+    spool.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        spool.held()
+
+
 def test_a_damaged_spool_is_set_aside(tmp_path: Path) -> None:
     """Garbage in place of the file costs a warning, not the experiment; the garbage is kept."""
     (tmp_path / "spool.sqlite").write_bytes(b"no database at all" * 1000)
