@@ -29,6 +29,7 @@ def test_what_is_measured_is_printed_and_recorded(
     assert record["status"] == "COMPLETED"
     assert record["experiment_id"] == printed["experiment_id"]
     assert record["config"]["batch_size"] == 2
+    assert record["config"]["quantize_embedding"] == ("--quantize_embedding" in quantize)
     assert record["config"]["profile"] == ["ttft", "tpot", "ttlt", "size"]
     tasks = record["results"]["tasks"]
     for name in ("ttft", "tpot", "ttlt"):
