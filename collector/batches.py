@@ -40,6 +40,10 @@ _ROW_BYTES = 512 << 10
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ, which Python has no name for
 
 
+# What reading a damaged database raises: its messages may be no text, its numbers no numbers.
+UNREADABLE = (sqlite3.Error, ValueError, TypeError)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Consecutive events of one experiment, as they came.
@@ -204,6 +208,7 @@ __all__ = [
     "DELETE",
     "INSERT",
     "SCHEMA",
+    "UNREADABLE",
     "VERSION",
     "Batch",
     "Running",

@@ -3,13 +3,14 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from collector.annotations import Annotation
 from collector.errors import CollectorError, CorruptLineError, RetryError, StoreUnavailableError
 from collector.files import FileLayer
 from collector.index import Entry
+from collector.index_database import remove_database
 from collector.index_mark import mark_of
 from collector.index_open import open_index
 from collector.index_sqlite import SqliteIndex
@@ -53,15 +54,23 @@ class Catalog:
                 self._settle()
             self._index = open_index(self.log, self.record, read_only=read_only)
             files.callback(lambda: self._index.close())
-            self.index_new_lines()
-            self._warn_of_corrupt_lines(self._index.corrupt_count())
-            self.take_in_meta()
-            self._forget_what_is_not_said()
+            try:
+                self._be_up_to_date()
+            except StoreUnavailableError as error:
+                # Damage that only shows when the index is used.
+                self._reopen(error)
+                self._be_up_to_date()
             self._files = files.pop_all()
 
     def close(self) -> None:
         """Close the files."""
         self._files.close()
+
+    def _be_up_to_date(self) -> None:
+        self.index_new_lines()
+        self._warn_of_corrupt_lines(self._index.corrupt_count())
+        self.take_in_meta()
+        self._forget_what_is_not_said()
 
     def _settle(self) -> None:
         try:
@@ -170,6 +179,9 @@ class Catalog:
         logger.warning("%s failed (%s): the log is indexed anew", INDEX_NAME, error)
         self._index.close()
         elsewhere = self._index.unwritable
+        if self._index.damaged and not elsewhere:
+            with suppress(OSError):
+                remove_database(self.path.with_name(INDEX_NAME))
         self._index = open_index(self.log, self.record, read_only=self.read_only, elsewhere=elsewhere)
         self._index_to(self.log.committed)
         self._tell(self.meta.numbers())

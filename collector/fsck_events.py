@@ -44,7 +44,7 @@ def check_events(
             if trouble:
                 message = f"the events from {first} on: {trouble}; the record will count them as damaged"
                 yield Finding("DAMAGED_EVENTS", "ERROR", name, message, experiment_id=experiment_id)
-    except sqlite3.Error as error:
+    except batches.UNREADABLE as error:
         message = f"the database cannot be read ({error}): set aside by the next collector; senders send again"
         yield Finding("DAMAGED_EVENTS", "ERROR", name, message)
 

@@ -39,7 +39,7 @@ class IndexBase:
     ) -> None:
         self._read = read
         self._folder = folder
-        self._damaged = False
+        self.damaged = False
         self.unwritable = False
         self._tracked = Tracked(read, read_record)
         self._database = Database(path, self._tracked.register)
@@ -68,7 +68,7 @@ class IndexBase:
 
     def unusable(self) -> bool:
         """Whether it has to be made anew: its file is damaged, was deleted or replaced."""
-        return self._damaged or self._database.gone()
+        return self.damaged or self._database.gone()
 
     @contextmanager
     def reading(self, *, whole: bool = False) -> Iterator[sqlite3.Connection]:
@@ -89,7 +89,7 @@ class IndexBase:
             raise self._failed(error) from None
 
     def _failed(self, error: sqlite3.Error) -> StoreUnavailableError:
-        self._damaged = True
+        self.damaged = True
         self.unwritable = getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
         return StoreUnavailableError(f"the index failed ({error}): it is made anew, try again")
 

@@ -64,7 +64,7 @@ class Changes(Lookups):
         """Have it made anew: by this process now, by others when they look at the file next."""
         with self.writing() as connection:
             connection.execute("UPDATE state SET log = '', indexed = -1")
-        self._damaged = True
+        self.damaged = True
 
     def set_mark(self, name: str, text: str) -> None:
         """Remember how far a file other than the log was taken in. An index that is made anew has no marks."""

@@ -5,6 +5,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+from collector.errors import StoreUnavailableError
 from collector.index_base import ReadRecord
 from collector.index_bulk import build_index, remove_unfinished
 from collector.index_database import remove_database
@@ -36,14 +37,18 @@ def open_index(log: LogFile, read_record: ReadRecord, *, read_only: bool, elsewh
     if elsewhere:
         return _private(path, "its file cannot be written", log, read_record)
     for last in (False, True):
+        index: SqliteIndex | None = None
         try:
             index = _made_or_opened(path, log, read_record)
             if index.fresh or agrees(index.indexed(), index.log_mark(), log):
                 return index
             index.close()
             logger.info("%s is not of this log any more: made anew", path)
-        except (sqlite3.DatabaseError, OSError, ValueError, KeyError, TypeError) as error:
-            if last or not _is_damage(error):
+        except (sqlite3.DatabaseError, StoreUnavailableError, OSError, ValueError, KeyError, TypeError) as error:
+            unwritable = index is not None and index.unwritable
+            if index is not None:
+                index.close()
+            if last or unwritable or not _is_damage(error):
                 return _private(path, error, log, read_record)
             logger.info("%s cannot be used (%s): made anew", path, error)
         try:

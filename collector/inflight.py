@@ -53,9 +53,9 @@ class Inflight:
             # Tells of gaps.
             batches.read_running(self._connection())
             batches.remove_unreachable(self._connection())
-        except sqlite3.Error as error:
+        except batches.UNREADABLE as error:
             self.close()
-            if not batches.is_damage(error):
+            if isinstance(error, sqlite3.Error) and not batches.is_damage(error):
                 raise StoreAccessError(f"{path} cannot be opened: {error}") from None
             self._set_aside(error)
 
@@ -91,7 +91,7 @@ class Inflight:
             connection.execute(f"PRAGMA user_version={batches.VERSION}")
             sync_directory(self.path.parent)
 
-    def _set_aside(self, error: sqlite3.Error) -> None:
+    def _set_aside(self, error: Exception) -> None:
         target = name_aside(self.path, "corrupt")
         try:
             size = self.path.stat().st_size

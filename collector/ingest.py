@@ -1,9 +1,12 @@
 """The one thread that writes: batches of events in, acknowledgements out, an experiment's line at its end.
 
 Commits are grouped by nature: what arrives while one commit waits for the disk goes into the next, in one transaction
-with one sync. An experiment that finished is folded into its line right after the commit that holds its finish, so
-lines stand in the order of those commits. A line that could not be written is tried again, by itself and when its
-finish is repeated.
+with one sync. A window of 20 ms in which more is waited for was measured against that (8 senders, batches of 96
+statistics): one sender's batch then waited 28 ms for its answer instead of 3 ms, eight that wait for each answer got
+half as many through; with all of them sending ahead the groups are as large either way.
+
+An experiment that finished is folded into its line right after the commit that holds its finish, so lines stand in the
+order of those commits. A line that could not be written is tried again, by itself and when its finish is repeated.
 """
 
 import logging

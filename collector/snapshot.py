@@ -97,7 +97,7 @@ class Snapshot:
             return
         try:
             self._copy()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *batches.UNREADABLE) as error:
             self._drop()
             logger.warning("%s cannot be read (%s): running experiments are not shown", self._path, error)
 

@@ -219,3 +219,17 @@ def test_many_stores_of_any_bytes(tmp_path):
     rng = random.Random(8)
     for place in range(800):
         damage_and_open(tmp_path / str(place), tmp_path / "source", ids, rng)
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_a_database_whose_schema_is_no_text_is_set_aside(log_dir, place):
+    """Also where the damage makes even SQLite's own message unreadable."""
+    ids = files_of(log_dir)
+    path = log_dir / INFLIGHT_NAME
+    data = bytearray(path.read_bytes())
+    found = data.index(b"batches")
+    data[found + place] = 0x8C
+    path.write_bytes(data)
+    with opened(log_dir) as store:
+        assert [store.index().by_id(name) is not None for name in ids] == [True] * 4
+        record(store)

@@ -193,7 +193,7 @@ def test_a_log_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
         with grpc.insecure_channel(endpoint) as connection:
             stub = collector_pb2_grpc.CollectorServiceStub(connection)
             asked = wire.GetAppendStatusRequest(experiment_id=new_id())
-            for _ in range(600):  # More lines than a pipe takes: 64 KiB of some 200 bytes each.
+            for _ in range(420):  # More lines than a pipe takes: 64 KiB of some 200 bytes each.
                 stub.GetAppendStatus(asked, timeout=20)
             process.terminate()
             assert process.wait(30) == 0
