@@ -1,11 +1,15 @@
 """A quantized model as generation sees it: prompts by the model itself, single tokens by replayed graphs."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from quamba.decoding.runner import MAX_BATCH, DecodeRunner, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache
+
+_log = logging.getLogger(__name__)
 
 
 class GraphedCache:
@@ -37,7 +41,7 @@ class GraphedDecoder:
 
     def __init__(self, plan: Plan, how: Launch, *, graph: bool = True) -> None:
         self._plan, self._how, self._graph = plan, how, graph
-        self._runners: dict[int, DecodeRunner] = {}
+        self._runners: dict[int, DecodeRunner | None] = {}
         self._owners: dict[int, GraphedCache] = {}
 
     @property
@@ -56,20 +60,40 @@ class GraphedDecoder:
     @torch.no_grad()
     def step(self, input_ids: Tensor, cache: GraphedCache) -> Tensor:
         """Logits float32 [Bt, V] after one more token a row, int64 [Bt]."""
-        if cache.batch > MAX_BATCH:
-            return self._plan.model.step(input_ids, cache.settle())
         if cache.runner is None:
             self._hand_over(cache)
         runner = cache.runner
         if runner is None:
-            raise RuntimeError("a cache was handed to no runner")
+            return self._plan.model.step(input_ids, cache.settle())
         return runner.step(input_ids).clone()
 
+    def _runner(self, size: int) -> DecodeRunner | None:
+        """Of a batch size; None: the kernels do not run it here, which is said once."""
+        if size not in self._runners:
+            try:
+                self._runners[size] = DecodeRunner(self._plan, size, self._how, graph=self._graph)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                # Of one row nobody knows better; tiles of many may not fit a smaller device.
+                if size == 1:
+                    raise
+                _log.warning(
+                    "batches of %d decode in plain PyTorch, slower, as the fused kernels fail here (%s: %s)",
+                    size,
+                    type(error).__name__,
+                    " ".join(str(error).split())[:200],
+                )
+                self._runners[size] = None
+        return self._runners[size]
+
     def _hand_over(self, cache: GraphedCache) -> None:
+        if cache.batch > MAX_BATCH:
+            return
         size = 1 << (cache.batch - 1).bit_length()
-        runner = self._runners.get(size)
+        runner = self._runner(size)
         if runner is None:
-            runner = self._runners[size] = DecodeRunner(self._plan, size, self._how, graph=self._graph)
+            return
         owner = self._owners.get(size)
         if owner is not None and owner.runner is runner:
             owner.settle()

@@ -254,7 +254,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 _SETTINGS = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 StoreMachine.TestCase.settings = _SETTINGS
 TestStore = StoreMachine.TestCase

@@ -1,5 +1,6 @@
 """Whole models decoded by the fused kernels, against their own steps; interpreted where there is no GPU."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.quamba.test_rotation import model_of
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from quamba.decoding.choice import VARIABLE, decoder_of
+from quamba.decoding.choice import VARIABLE, decoder_of, disagreement
 from quamba.decoding.graphed import GraphedDecoder
 from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import DecodeRunner, Plan
@@ -36,7 +37,7 @@ MODELS: dict[str, tuple[Recipe, dict[str, Any]]] = {
     "mamba2": (Recipe(**ENDS), {"ssm_headdim": 16}),
     "mamba2 in groups": (
         Recipe(group_heads=True),
-        {"d_model": 48, "ssm_ngroups": 2, "ssm_headdim": 8, "n_layer": 1},
+        {"d_model": 32, "ssm_ngroups": 2, "ssm_headdim": 8, "n_layer": 1},
     ),
     "mamba2 without norm": (
         Recipe(rotate=False, quantize_lm_head=True),
@@ -84,7 +85,7 @@ def test_steps_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"ssm_headdim": 16, "n_layer": 1},
+        pytest.param({"ssm_headdim": 16, "n_layer": 1}, marks=(pytest.mark.long, pytest.mark.gpu)),
         pytest.param({"family": "mamba1", "n_layer": 1}, marks=(pytest.mark.long, pytest.mark.gpu)),
     ],
 )
@@ -109,6 +110,33 @@ def test_models_without_kernels_say_so() -> None:
     ):
         with pytest.raises(NotFusedError):
             DecodeRunner(Plan.of(model), 1, HOW, graph=False)
+
+
+def test_wrong_kernels_are_found_out() -> None:
+    """A decoder that says something else than its model, or fails, is told from one that agrees."""
+    model = quantized(Recipe(), family="mamba1", n_layer=1, ssm_d_state=2)
+    right = GraphedDecoder(Plan.of(model), HOW, graph=GPU)
+    assert disagreement(right, model) is None
+    plan = Plan.of(model)
+    plan.layers[0].out_proj.scale.mul_(-1)
+    reason = disagreement(GraphedDecoder(plan, HOW, graph=GPU), model)
+    assert reason is not None
+    assert "logits" in reason
+    failing = GraphedDecoder(plan, replace(HOW, other=(3, 4)), graph=GPU)
+    assert "fail" in str(disagreement(failing, model))
+
+
+@pytest.mark.gpu
+def test_batches_that_kernels_cannot_run_are_the_models_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Once said, and the same logits as without kernels."""
+    model = quantized(Recipe(), ssm_headdim=16, n_layer=1)
+    how = replace(HOW, few=0, tile=((16, 48, 64), 4, 2))
+    decoder = GraphedDecoder(Plan.of(model), how, graph=GPU)
+    cache, own = decoder.new_cache(2), model.new_cache(2)
+    for token in range(2):
+        ids = torch.tensor([token, 5], device=DEVICE)
+        assert torch.equal(decoder.step(ids, cache), model.step(ids, own))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_kernels_need_a_gpu_and_can_be_declined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,8 +148,7 @@ def test_a_step_between_the_projections(sizes: tuple[int, int, int, int], parts:
     assert sqnr_db(squares, expected[2]) > 60
 
 
-@pytest.mark.parametrize("taps", [2, 4])
-@pytest.mark.parametrize("kernel", ["gemv", "gemv4", "gemm", "gemm of many"])
+@pytest.mark.parametrize(("kernel", "taps"), [("gemv", 2), ("gemv", 4), ("gemv4", 3), ("gemm", 2), ("gemm of many", 4)])
 def test_a_convolution_behind_a_product(kernel: str, taps: int) -> None:
     """In the launch of every kernel of few rows, or after it, with rows of x that lie apart."""
     torch.manual_seed(11)
