@@ -128,7 +128,8 @@ def test_lists_are_what_python_makes_of_the_records(data):
 
 
 @pytest.mark.long
-@settings(max_examples=4000, deadline=None)
+@pytest.mark.timeout(1200)
+@settings(max_examples=1500, deadline=None)
 @given(st.data())
 def test_lists_are_what_python_makes_of_many_records(data):
     """The same for thousands of logs."""
