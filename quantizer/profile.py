@@ -32,6 +32,8 @@ _COUNTS = ("batch_size", "prompt_len", "gen_len", "repeats")
 @option("quantize", is_flag=True, help="Quantize first, by rounding, calibrated on random tokens.")
 @option("w_bits", type=click.IntRange(4, 8), default=8, metavar="8|4", help="Bits of the weights, with --quantize.")
 @option("a_bits", type=click.IntRange(8, 16), default=8, metavar="8|16", help="Of the activations, with --quantize.")
+@option("quantize_embedding", is_flag=True, help="The embedding too, to the weights' bits.")
+@option("quantize_lm_head", is_flag=True, help="The head too.")
 @option("device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @option("format", type=click.Choice(["table", "json"]), default="table", help="What to print.")
 @click.pass_context

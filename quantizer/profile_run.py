@@ -58,8 +58,10 @@ def run_profile(
     Raises:
         QuambaError: the model cannot be had, or quantized so.
     """
-    work = Workload(*(options[key] for key in ("batch_size", "prompt_len", "gen_len", "repeats", "cache_graph")))
-    recipe = Recipe(options["w_bits"], options["a_bits"]) if options["quantize"] else None
+    counts = (options[key] for key in ("batch_size", "prompt_len", "gen_len", "repeats"))
+    work = Workload(*counts, cache_graph=bool(options["cache_graph"]))
+    ends = {key: bool(options[key]) for key in ("quantize_embedding", "quantize_lm_head")}
+    recipe = Recipe(options["w_bits"], options["a_bits"], **ends) if options["quantize"] else None
     device = resolve_device(options["device"])
     if shape is not None:
         published_config(shape)
@@ -117,8 +119,8 @@ def _config(name: str, work: Workload, recipe: Recipe | None, device: str, wante
         "percentile_alpha": None,
         "group_heads": False,
         "apply_gptq": False,
-        "quantize_embedding": False,
-        "quantize_lm_head": False,
+        "quantize_embedding": recipe is not None and recipe.quantize_embedding,
+        "quantize_lm_head": recipe is not None and recipe.quantize_lm_head,
         "calib_data_num": _DOCUMENTS if recipe else 0,
         "calib_seqlen": _TOKENS if recipe else 0,
         "quantize": recipe is not None,

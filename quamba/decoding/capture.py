@@ -53,8 +53,9 @@ class CapturedPrefill:
 
     def __call__(self, input_ids: Tensor) -> tuple[Tensor, Cache]:
         """Logits float32 [Bt, V] of the last position, and what is remembered."""
-        self._ids.copy_(input_ids)
-        self._graph.replay()
+        with torch.cuda.device(self._ids.device):
+            self._ids.copy_(input_ids)
+            self._graph.replay()
         return self._logits.clone(), Cache([_copied(layer) for layer in self._cache.layers])
 
 
@@ -89,8 +90,9 @@ class CapturedStep:
 
     def step(self, input_ids: Tensor) -> Tensor:
         """Logits float32 [Bt, V], overwritten by the next step."""
-        self._ids.copy_(input_ids)
-        self._graph.replay()
+        with torch.cuda.device(self._ids.device):
+            self._ids.copy_(input_ids)
+            self._graph.replay()
         logits: Tensor = self._logits
         return logits
 

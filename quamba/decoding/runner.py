@@ -87,6 +87,8 @@ class DecodeRunner:
     def __init__(self, plan: Plan, batch: int, how: Launch, *, graph: bool) -> None:
         self.plan, self.batch, self.how = plan, batch, how
         device = plan.model.device
+        # -1 is no device: nothing changes.
+        self._device = device if device.type == "cuda" else -1
         self.ids = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int32, device=device)
         self.residual = torch.zeros(batch, plan.model.config.d_model, device=device)
@@ -117,8 +119,10 @@ class DecodeRunner:
 
     def step(self, input_ids: Tensor) -> Tensor:
         """One more token a row, int64 [Bt]; logits float32 [Bt, V], overwritten by the next step."""
-        self.ids[: len(input_ids)].copy_(input_ids)
-        self._replay()
+        # Launches go to the current device, whatever tensors they have.
+        with torch.cuda.device(self._device):
+            self.ids[: len(input_ids)].copy_(input_ids)
+            self._replay()
         self._time += 1
         return self.logits[: len(input_ids)]
 

@@ -17,7 +17,14 @@ def model(tmp_path: Path) -> str:
     return str(write_checkpoint(tmp_path / "model", small_config("mamba2", n_layer=1)))
 
 
-@pytest.mark.parametrize("quantize", [[], ["--quantize"], ["--quantize", "--w_bits", "4", "--a_bits", "16"]])
+@pytest.mark.parametrize(
+    "quantize",
+    [
+        [],
+        ["--quantize", "--quantize_embedding", "--quantize_lm_head"],
+        ["--quantize", "--w_bits", "4", "--a_bits", "16"],
+    ],
+)
 def test_what_is_measured_is_printed_and_recorded(
     quantize: list[str], model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -29,6 +36,8 @@ def test_what_is_measured_is_printed_and_recorded(
     assert record["status"] == "COMPLETED"
     assert record["experiment_id"] == printed["experiment_id"]
     assert record["config"]["batch_size"] == 2
+    assert record["config"]["cache_graph"] is False
+    assert record["config"]["quantize_embedding"] == ("--quantize_embedding" in quantize)
     assert record["config"]["profile"] == ["ttft", "tpot", "ttlt", "size"]
     tasks = record["results"]["tasks"]
     for name in ("ttft", "tpot", "ttlt"):
