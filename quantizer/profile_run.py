@@ -58,9 +58,9 @@ def run_profile(
     Raises:
         QuambaError: the model cannot be had, or quantized so.
     """
-    counts = (options[key] for key in ("batch_size", "prompt_len", "gen_len", "repeats"))
-    work = Workload(*counts, cache_graph=bool(options["cache_graph"]))
-    ends = {key: bool(options[key]) for key in ("quantize_embedding", "quantize_lm_head")}
+    counts = {key: options[key] for key in ("batch_size", "prompt_len", "gen_len", "repeats")}
+    work = Workload(**counts, cache_graph=bool(options["cache_graph"]))
+    ends: dict[str, Any] = {key: bool(options[key]) for key in ("quantize_embedding", "quantize_lm_head")}
     recipe = Recipe(options["w_bits"], options["a_bits"], **ends) if options["quantize"] else None
     device = resolve_device(options["device"])
     if shape is not None:
