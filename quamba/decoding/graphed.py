@@ -71,11 +71,9 @@ class GraphedDecoder:
         """Of a batch size; None: the kernels do not run it here, which is said once."""
         if size not in self._runners:
             try:
-                self._runners[size] = DecodeRunner(self._plan, size, self._how, graph=self._graph)
-            except (MemoryError, torch.OutOfMemoryError):
-                raise
+                self._runners[size] = self._made(size)
             except Exception as error:
-                # Of one row nobody knows better; tiles of many may not fit a smaller device.
+                # Of one row nobody knows better; many may not fit a smaller device.
                 if size == 1:
                     raise
                 _log.warning(
@@ -86,6 +84,28 @@ class GraphedDecoder:
                 )
                 self._runners[size] = None
         return self._runners[size]
+
+    def _made(self, size: int) -> DecodeRunner:
+        try:
+            return DecodeRunner(self._plan, size, self._how, graph=self._graph)
+        except torch.OutOfMemoryError:
+            self.release()
+        return DecodeRunner(self._plan, size, self._how, graph=self._graph)
+
+    def release(self) -> None:
+        """Give back the memory of batch sizes that no cache is in; it is taken again when one is."""
+        for size, runner in list(self._runners.items()):
+            owner = self._owners.get(size)
+            if runner is not None and (owner is None or owner.runner is not runner):
+                del self._runners[size]
+                self._owners.pop(size, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batch sizes that have memory."""
+        return tuple(size for size, runner in self._runners.items() if runner is not None)
 
     def _hand_over(self, cache: GraphedCache) -> None:
         if cache.batch > MAX_BATCH:

@@ -136,7 +136,26 @@ def test_batches_that_kernels_cannot_run_are_the_models_own(caplog: pytest.LogCa
     for token in range(2):
         ids = torch.tensor([token, 5], device=DEVICE)
         assert torch.equal(decoder.step(ids, cache), model.step(ids, own))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    said = [record.levelname for record in caplog.records if record.name == "quamba.decoding.graphed"]
+    assert said == ["WARNING"]
+
+
+def test_memory_that_is_not_used_is_given_back_and_taken_again() -> None:
+    """What another text has stays; the one whose memory went on elsewhere goes on as before."""
+    model = quantized(Recipe(), family="mamba1", n_layer=1, ssm_d_state=2, d_model=16)
+    decoder = GraphedDecoder(Plan.of(model), HOW, graph=GPU)
+    (one, own), (two, twos_own) = ((decoder.new_cache(rows), model.new_cache(rows)) for rows in (1, 2))
+    first, pair = torch.tensor([7], device=DEVICE), torch.tensor([3, 9], device=DEVICE)
+    for cache, kept, ids in ((one, own, first), (two, twos_own, pair)):
+        decoder.step(ids, cache)
+        model.step(ids, kept)
+    one.settle()
+    assert decoder.sizes == (1, 2)
+    decoder.release()
+    assert decoder.sizes == (2,)
+    for cache, kept, ids in ((one, own, first), (two, twos_own, pair)):
+        assert sqnr_db(decoder.step(ids, cache), model.step(ids, kept)) > 40
+    assert decoder.sizes == (2, 1)
 
 
 def test_kernels_need_a_gpu_and_can_be_declined(monkeypatch: pytest.MonkeyPatch) -> None:
