@@ -31,7 +31,7 @@ print("imported", {count})
 """
 
 
-TRITONS = ("graphed", "mamba2", "runner")
+TRITONS = ("graphed", "mamba1", "mamba2", "plan", "products", "runner")
 
 
 def project() -> Any:

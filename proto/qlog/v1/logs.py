@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
 
 from qlog.v1.escaping import escape, harmless_json
 from qlog.v1.log_writer import LogWriter
@@ -39,7 +40,7 @@ def start_logging(program: str, form: str, level: str, stream: TextIO | None = N
         event["program"] = program
         return event
 
-    first = [
+    first: list[Processor] = [
         name,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -52,8 +53,8 @@ def start_logging(program: str, form: str, level: str, stream: TextIO | None = N
         cache_logger_on_first_use=True,
     )
     handler = _to_standard_error() if stream is None else logging.StreamHandler(stream)
-    render = as_json if form == "json" else as_text
-    last = [ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
+    render: Processor = as_json if form == "json" else as_text
+    last: list[Processor] = [ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=first, processors=last))
     least = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)

@@ -20,7 +20,7 @@ _LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 def new_registry(program: str, version: str) -> CollectorRegistry:
     """A registry that knows the process and its version: nothing global, so that a process may have several."""
     # Each series' time of birth is told by the process's own, and would double what is sent.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # The library has no types there.
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     Info("qlog_build", "The program that is asked.", registry=registry).info({"program": program, "version": version})
