@@ -29,8 +29,8 @@ proto: setup ## The gRPC stubs in proto/qlog/v1, generated anew
 demo: setup ## Three experiments on small models, from submission to comparison (under 3 minutes)
 	$(BIN)/python -m tests.demo
 
-test: setup ## The tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+test: setup ## The tests, a file at a time on each core (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: setup ## The long tests too: large models and data (QLOG_ASSETS), hours of damage in minutes
 	$(BIN)/python -m pytest -m 'long'
