@@ -26,16 +26,8 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 COMMON = [
     # A quarter of the default's documents and half of the passages: under 3 minutes on 2 cores, slow ones too.
     *("--quantize", "--w_bits", "8", "--a_bits", "8", "--batch_size", "16", "--calib_data_num", "128"),
-    *(
-        "--eval_zero_shot",
-        "--task_list",
-        "gutenberg_cloze",
-        "--limit",
-        "500",
-        "--eval_ppl",
-        "--ppl_dataset",
-        "gutenberg",
-    ),
+    *("--eval_zero_shot", "--task_list", "gutenberg_cloze", "--limit", "500"),
+    *("--eval_ppl", "--ppl_dataset", "gutenberg"),
 ]
 EXPERIMENTS = [
     ["mamba-2m", *COMMON],
