@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from qlog.v1 import collector_pb2 as wire
@@ -227,3 +228,12 @@ def details(error: grpc.RpcError) -> dict[str, Any]:
         packed.Unpack(message)
         found[packed.TypeName().rpartition(".")[2]] = message
     return found
+
+
+def refused(call, *args, code=grpc.StatusCode.INVALID_ARGUMENT, **kwargs) -> tuple[str, dict]:
+    """The message and details with which a call is refused."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*args, **kwargs)
+    assert caught.value.code() is code, caught.value
+    assert "\n" not in caught.value.details()
+    return caught.value.details(), details(caught.value)
