@@ -47,4 +47,26 @@ def batch_documents(
     return batches
 
 
-__all__ = ["TokenBatch", "batch_documents"]
+def merge_batches(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:
+    """The same documents in the same order, as many batches in one as have up to so many tokens with their padding."""
+    merged: list[TokenBatch] = []
+    waiting: list[TokenBatch] = []
+    for batch in batches:
+        rows = sum(len(part.lengths) for part in [*waiting, batch])
+        width = max(part.input_ids.shape[1] for part in [*waiting, batch])
+        if waiting and rows * width > tokens:
+            merged.append(_side_by_side(waiting))
+            waiting = []
+        waiting.append(batch)
+    return [*merged, _side_by_side(waiting)] if waiting else merged
+
+
+def _side_by_side(batches: Sequence[TokenBatch]) -> TokenBatch:
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.input_ids.shape[1] for batch in batches)
+    input_ids = [torch.nn.functional.pad(batch.input_ids, (0, width - batch.input_ids.shape[1])) for batch in batches]
+    return TokenBatch(torch.cat(input_ids), torch.cat([batch.lengths for batch in batches]))
+
+
+__all__ = ["TokenBatch", "batch_documents", "merge_batches"]
