@@ -22,7 +22,7 @@ from tests.quamba.test_artifacts import base
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-ALPHAS = (*AUTO_ALPHAS, 0.995, 0.99)
+ALPHAS = (*AUTO_ALPHAS, 0.995, 0.99) if GPU else (0.99, 0.999, 0.9999, 1.0)
 
 
 def watched(
@@ -58,11 +58,11 @@ def make(kind: str, lengths: list[int], channels: int) -> list[torch.Tensor]:
     return documents
 
 
-@pytest.mark.parametrize("kind", ["normal", "ties", "outliers", "zeros"])
+@pytest.mark.parametrize("kind", ["ties", "outliers", "zeros"])
 @pytest.mark.parametrize(
     ("lengths", "channels"),
     [
-        pytest.param([40, 33, 1, 33], 136, id="small"),
+        pytest.param([40, 33, 1], 72, id="small"),
         pytest.param([512, 512, 17, 300, 512, 1], 2048, id="real", marks=pytest.mark.gpu),
         pytest.param([4, 4, 4, 1], 32768, id="states", marks=pytest.mark.gpu),
     ],
@@ -73,7 +73,7 @@ def test_a_sweep_of_kernels_is_that_of_stations(kind: str, lengths: list[int], c
     ways = tuple(Clipping("ema", alpha) for alpha in ALPHAS)
     parts = [(8, (MINMAX,), False), (channels, ways, False), (3, (MINMAX,), False)]
     expected, _ = watched(documents, parts, 2, None)
-    for batch in (1, 2, len(documents)):
+    for batch in (1, 2, len(documents)) if GPU else (2,):
         found, again = watched(documents, parts, batch, DEVICE)
         if kind == "zeros" and again:
             continue
@@ -109,13 +109,14 @@ def test_what_is_not_finite_is_watched_anew() -> None:
         assert watched(documents, [(140, (MINMAX,), False)], 2, DEVICE)[1] == ["a"]
 
 
-@pytest.mark.parametrize("family", ["mamba1", "mamba2"])
-@pytest.mark.parametrize("room", [tail_plan._MORE_ROOM, 1])
+@pytest.mark.parametrize(
+    ("family", "room"), [("mamba1", tail_plan._MORE_ROOM), ("mamba2", tail_plan._MORE_ROOM), ("mamba1", 1)]
+)
 def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scales of all tensors and reports are those of stations; also where buffers overflow and a sweep is repeated."""
     model = base(tmp_path, family).model.to(DEVICE)
-    recipes = [Recipe(percentile_alpha=alpha) for alpha in (0.9, 0.999, 1.0)]
-    documents = [[(7 * row + 3 * place) % 500 for place in range(length)] for row, length in enumerate((9, 150, 40))]
+    recipes = [Recipe(percentile_alpha=alpha) for alpha in (0.9, 0.999)]
+    documents = [[(7 * row + 3 * place) % 500 for place in range(length)] for row, length in enumerate((9, 130))]
     batches = batch_documents(documents, 2)
 
     def scales(device: bool) -> dict[Any, Any]:
@@ -137,12 +138,18 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
                     found[layer, op, recipe, "report"] = calibration.report(recipe, layer, op)
         return found
 
+    repeated: list[bool] = []
+    finish = DeviceSweep.finish
+    monkeypatch.setattr(
+        DeviceSweep, "finish", lambda sweep: [key for key in finish(sweep) if not repeated.append(True)]
+    )
     monkeypatch.setattr(tail_plan, "_MORE_ROOM", room)
     if room == 1:
         monkeypatch.setattr(tail_plan, "_ROOM", 0)
         monkeypatch.setattr(tail_plan, "_LEAST_SHARE", 0)
     expected, found = scales(False), scales(True)
     assert found == expected
+    assert bool(repeated) == (room == 1)
 
 
 def test_merged_batches_hold_the_same_documents() -> None:
