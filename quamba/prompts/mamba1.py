@@ -7,7 +7,7 @@ from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
 from quamba.kernels.selective_scan import selective_scan
-from quamba.kernels.triton_conv_prompt import conv_prompt_reference
+from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.kernels.triton_gemv import CODES
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, multiply, project, rotate
@@ -37,7 +37,7 @@ def read(
     (batch, length), device = residual.shape[:2], residual.device
     projected = project(layer.norm, layer.in_proj, residual, how)
     conv = torch.empty(batch, length, E, dtype=torch.int8, device=device)
-    conv_prompt_reference(projected, layer.conv, None if cache is None else cache.conv, conv)
+    conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
     parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
     multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
     product = parameters[..., :R].double() @ step.dt_weight.double().t()

@@ -7,7 +7,7 @@ from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_chunk_scan import chunk_scan_reference
-from quamba.kernels.triton_conv_prompt import conv_prompt_reference
+from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, project, rotate
 from quamba.qtypes import QTensor
@@ -36,7 +36,7 @@ def read(
     projected = project(layer.norm, layer.in_proj, residual, how)
     taps, channels = layer.conv.weight.shape
     conv = torch.empty(batch, length, channels, dtype=torch.int8, device=device)
-    conv_prompt_reference(projected, layer.conv, None if cache is None else cache.conv, conv)
+    conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
     before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
     after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
     values = torch.empty(batch, length, E, device=device)
