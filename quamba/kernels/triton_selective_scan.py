@@ -6,9 +6,9 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t^T        h float32, from codes and to codes with one scale
     out_t = (h_t C_t + D u_t) SiLU(z_t) g             g: what makes the rotation behind it orthonormal
 
-A program takes a few channels through all of a row's time, some steps at once. A thread has a channel's PER_LANE states
-at all of these steps in its registers, so that a scan along time is one fused multiply-add a state and step; LANES threads
-share a channel. exp is 2^x of a device's own instruction, A times log2(e) rounded once: 2 units in the last place.
+A program takes a few channels through all of a row's time, some steps at once. A thread has PER_LANE states of one
+channel at all of these steps in its registers, so that a scan along time is one fused multiply-add a state and step;
+LANES threads share a channel. exp is the device's own 2^x, of A times log2(e) in float32.
 """
 
 import torch
@@ -38,8 +38,7 @@ def _values(codes, DEVICE: tl.constexpr):
             is_pure=True,
             pack=4,
         )
-    else:
-        return codes.to(tl.float32)
+    return codes.to(tl.float32)
 
 
 @triton.jit
@@ -49,8 +48,7 @@ def _power(x, DEVICE: tl.constexpr):
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
-    else:
-        return tl.exp2(x)
+    return tl.exp2(x)
 
 
 @triton.jit
@@ -60,8 +58,7 @@ def _inverse(x, DEVICE: tl.constexpr):
         return tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
-    else:
-        return 1.0 / x
+    return 1.0 / x
 
 
 @triton.jit
@@ -85,6 +82,26 @@ def _after(a0, b0, a1, b1):
 @triton.jit
 def _either(a, b):
     return a | b
+
+
+@triton.jit
+def _states(decay, inputs, t, STEPS: tl.constexpr, DEVICE: tl.constexpr):
+    """The states at all steps, [STEPS, ...], and the last, [1, ...]; `inputs` of the first have what was before.
+
+    Conditions on `t` are known when it is compiled: they choose registers.
+    """
+    if DEVICE:
+        _, S = tl.associative_scan((decay, inputs), 0, _after)
+        bits = tl.where((t == STEPS - 1)[:, None, None, None], S.to(tl.int32, bitcast=True), 0)
+        last = tl.reduce(bits, 0, _either).to(tl.float32, bitcast=True)
+    else:
+        # The interpreter would scan number by number.
+        S = inputs
+        for i in tl.static_range(1, STEPS):
+            last = tl.sum(tl.where((t == i - 1)[:, None, None, None], S, 0.0), axis=0)
+            S = tl.where((t == i)[:, None, None, None], tl.fma(decay, tl.broadcast_to(last[None], S.shape), inputs), S)
+        last = tl.sum(tl.where((t == STEPS - 1)[:, None, None, None], S, 0.0), axis=0)
+    return S, last[None]
 
 
 @triton.jit
@@ -180,11 +197,8 @@ def selective_scan_kernel(
         C4 = tl.permute(tl.reshape(C, [STEPS, LANES, PER_LANE]), [0, 2, 1])[:, :, None, :]
         decay = _power(delta[:, None, :, None] * a, DEVICE)
         b = inputs[:, None, :, None] * B4
-        # What is known when it is compiled: which of a thread's registers are of the first step, and of the last.
         b = tl.where((t == 0)[:, None, None, None], tl.fma(decay, tl.broadcast_to(h, decay.shape), b), b)
-        _, S = tl.associative_scan((decay, b), 0, _after)
-        last = tl.where((t == STEPS - 1)[:, None, None, None], S.to(tl.int32, bitcast=True), 0)
-        h = tl.reduce(last, 0, _either)[None].to(tl.float32, bitcast=True)
+        S, h = _states(decay, b, t, STEPS, DEVICE)
         y = tl.sum(tl.sum(S * C4, axis=1), axis=2) * sp
         tl.store(out_at, (y + v * skip[None, :]) * gate, mask=(start + t < end)[:, None] & live[None, :])
         out_at += STEPS * E

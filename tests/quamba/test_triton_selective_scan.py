@@ -43,9 +43,7 @@ def make_step(E: int, R: int, N: int) -> SelectiveStep:
 def wide(step: SelectiveStep) -> SelectiveStep:
     """The same numbers as float64."""
     kept = {f.name: getattr(step, f.name) for f in fields(step)}
-    return replace(
-        step, **{n: v.double() for n, v in kept.items() if isinstance(v, Tensor) and v.is_floating_point()}
-    )
+    return replace(step, **{n: v.double() for n, v in kept.items() if isinstance(v, Tensor) and v.is_floating_point()})
 
 
 def sqnr_db(found: Tensor, expected: Tensor) -> float:
@@ -66,9 +64,7 @@ def sqnr_db(found: Tensor, expected: Tensor) -> float:
     ],
 )
 @pytest.mark.parametrize("continued", [False, True])
-def test_it_is_the_recurrence(
-    sizes: tuple[int, ...], shape: tuple[int, int, int, int] | None, continued: bool
-) -> None:
+def test_it_is_the_recurrence(sizes: tuple[int, ...], shape: tuple[int, int, int, int] | None, continued: bool) -> None:
     """Outputs up to each row's length are the recurrence's to 100 dB, those beyond stay, states are off by a code at
     most, and seldom; from zeros, and from where an earlier prompt ended with rows of any lengths."""
     torch.manual_seed(0)
