@@ -6,9 +6,10 @@ from torch import Tensor
 from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
-from quamba.kernels.selective_scan import selective_scan
 from quamba.kernels.triton_conv_prompt import conv_prompt
+from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import CODES
+from quamba.kernels.triton_selective_scan import selective_scan
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, multiply, project, rotate
 from quamba.qtypes import QTensor
@@ -40,20 +41,31 @@ def read(
     conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
     parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
     multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
-    product = parameters[..., :R].double() @ step.dt_weight.double().t()
-    codes = (product.float() * step.dt_factor).round().clamp(-128, 127)
-    dt = torch.nn.functional.softplus(codes * step.dt_scale + step.dt_bias)
-    if lengths is not None:
-        dt = dt * (torch.arange(length, device=device) < lengths[:, None])[..., None]
-    B, C = (parameters[..., R + i * N : R + (i + 1) * N] * step.parameter_scale for i in (0, 1))
-    state = cache.state.dequantize() if cache is not None and isinstance(cache.state, QTensor) else None
-    scan = selective_scan(conv * step.u_scale, dt, step.A, B, C, step.D, state=state)
-    values = scan.y * torch.nn.functional.silu(projected[..., E:] * step.z_scale) * step.gain
+    dt = _time_steps(layer, parameters.flatten(0, 1), how).view(batch, length, E)
+    before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+    after = torch.empty(batch, E, N, dtype=torch.int8, device=device)
+    values = torch.empty(batch, length, E, device=device)
+    selective_scan(
+        step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
+    )
     if cache is not None:
         cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
-        after = (scan.state / step.state_scale).round().clamp(-128, 127).to(torch.int8)
         cache.state = QTensor(after, state_scale)
     add(layer.out_proj, rotate(layer.rotation, values.flatten(0, 1), None, layer.out_proj.in_scale, how), residual, how)
+
+
+def _time_steps(layer: Mamba1Layer, parameters: Tensor, how: Launch) -> Tensor:
+    """dt_proj's codes, int8 [M, E], of x_proj's, int8 [M, R + 2N]."""
+    weight, factor = layer.dt_weight, layer.step.dt_factor
+    out = torch.empty(len(parameters), len(weight), dtype=torch.int8, device=parameters.device)
+    inner = weight.shape[1]
+    if inner <= parameters.shape[1]:
+        gemm(parameters[:, :inner], weight, factor, None, out, kind=CODES, **how.gemm())
+    else:
+        gemm_reference(
+            parameters[:, : layer.step.dt_weight.shape[1]], layer.step.dt_weight, factor, None, out, kind=CODES
+        )
+    return out
 
 
 __all__ = ["read"]
