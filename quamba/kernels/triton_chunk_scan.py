@@ -93,10 +93,7 @@ def chunk_scan_kernel(
     part = 2.0 / N
     back = part / norm
     to = tl.load(old_head + head)
-    if ORDERED:
-        place = p
-    else:
-        place = tl.load(old_place + e).to(tl.int32)
+    place = p if ORDERED else tl.load(old_place + e).to(tl.int32)
     state = (row * H + head).to(tl.int64) * (P * N) + p[None, :] * N + n[:, None]
     wait_before(PDL)
     S = tl.zeros([N, P], dtype=tl.float32)
@@ -107,7 +104,7 @@ def chunk_scan_kernel(
     start = (row * L).to(tl.int64)
     x_rows, z_rows, out_rows = conv + start * XW, projected + start * W, out + start * (H * P) + to * P
     size_rows, square_rows = sizes + start * H + to, squares + start * H + to
-    for chunk in range(0, FIXED or CHUNKS):
+    for chunk in range(FIXED or CHUNKS):
         t = chunk * Q + q
         token = tl.minimum(t, L - 1)
         x = tl.load(x_rows + token[:, None] * XW + e[None, :]).to(tl.float16)
@@ -133,11 +130,8 @@ def chunk_scan_kernel(
         live = t < L
         tl.store(out_rows + token[:, None] * (H * P) + place[None, :], v.to(tl.float16), mask=live[:, None])
         tl.store(size_rows + token * H, exponent.to(tl.float32, bitcast=True), mask=live)
-        if NORM_FIRST:
-            total = tl.sum(y * y, axis=1)
-        else:
-            total = tl.sum(gated * gated, axis=1)
-        tl.store(square_rows + token * H, total, mask=live)
+        normed = y if NORM_FIRST else gated
+        tl.store(square_rows + token * H, tl.sum(normed * normed, axis=1), mask=live)
     # Read again: kept, it would take the registers of a second state.
     tl.store(after + state, round_codes(S / _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)).to(tl.int8))
 
@@ -232,7 +226,7 @@ def chunk_scan(
         pdl: overlap with the kernel before.
     """
     step = scan.step
-    E, H, P, G, N = step.sizes
+    _, H, P, G, N = step.sizes
     batch, _, chunks, size = decay.shape
     chunk_scan_kernel[(batch * H,)](
         projected,

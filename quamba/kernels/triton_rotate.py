@@ -64,7 +64,7 @@ def rotate_kernel(
         inside = tl.load(right + p[:, None] * COLUMNS + p[None, :])
     inverse = 1.0 / tl.load(scale)
     wait_before(PDL)
-    for step in range(0, STEPS):
+    for step in range(STEPS):
         first = (tl.program_id(0) * STEPS + step) * TOKENS
         live = (i < TOKENS * R) & (i // R < M - first)
         base = first.to(tl.int64) * E
@@ -90,7 +90,8 @@ def rotate_kernel(
             size = tl.load(sizes + first.to(tl.int64) * H + places, mask=live[:, None], other=0.0)
             v *= (size * factor[:, None])[:, :, None]
         else:
-            v *= factor[:, None, None]
+            # Behind a row's end nothing may have been written: no number, times 0, would spread to other tokens.
+            v = tl.where(v == v, v * factor[:, None, None], 0.0)
         v = tl.reshape(v, (ROWS, COLUMNS))
         if ROTATE:
             v = tl.dot(_half(v), inside)
@@ -116,14 +117,14 @@ class Factors:
     @classmethod
     def of(cls, factors: tuple[Tensor, Tensor] | None, rows: int, columns: int) -> "Factors | None":
         """Of L^T [R, R] and M [P', P'], of +-1; None: there are more rows than a program takes, or odd columns."""
-        if rows > ROWS or columns.bit_count() != 1 or not 16 <= columns <= 256:  # noqa: PLR2004
+        if rows > ROWS or columns.bit_count() != 1 or not 16 <= columns <= 256:
             return None
         tokens = ROWS // rows
         if factors is None:
             return cls(tokens, rows, None)
         left, right = factors
         diagonal = torch.zeros(ROWS, ROWS, dtype=torch.float16, device=left.device)
-        diagonal[: tokens * rows, : tokens * rows] = torch.block_diag(*[left] * tokens)
+        diagonal[: tokens * rows, : tokens * rows] = torch.kron(torch.eye(tokens, device=left.device), left.float())
         return cls(tokens, rows, (diagonal, right.contiguous()))
 
 

@@ -58,7 +58,9 @@ def test_convolution_of_a_prompt(
     assert_codes_agree(found, expected)
 
 
-def scanned(scan: ChunkScan, projected: Tensor, conv: Tensor, lengths: Tensor | None, before: Tensor | None):
+def scanned(
+    scan: ChunkScan, projected: Tensor, conv: Tensor, lengths: Tensor | None, before: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """v, squares and the state behind the last token, by the two launches."""
     E, H, P, G, N = scan.step.sizes
     (batch, length, _), chunks = projected.shape, -(-projected.shape[1] // CHUNK)
@@ -117,7 +119,6 @@ def test_recurrence_of_a_prompt(
     if ends is not None:
         live = torch.arange(length, device=DEVICE) < ends[:, None]
     quality = sqnr_db(found[live], expected[live]), sqnr_db(squares[live], own_squares[live])
-    print("SQNR", quality)
     assert min(quality) > 60
     assert_codes_agree(after, own_after, 0.02)
 
