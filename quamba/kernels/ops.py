@@ -1,8 +1,8 @@
 """What the blocks compute with: the one place that chooses an implementation for the device of the tensors.
 
 Elsewhere than on CUDA devices it is the plain PyTorch of this package, which defines the results. On them it is
-mamba-ssm's and causal-conv1d's kernels, this package's kernel for Mamba-1's scan where states on the way are wanted, and
-plain PyTorch for what these cannot do, or where they are not installed.
+mamba-ssm's and causal-conv1d's kernels, for Mamba-1's states on the way a kernel of this package, and plain PyTorch for
+what these cannot do, or where they are not installed.
 (`quamba.kernels.int_matmul` needs nothing that torch does not have.)
 """
 

@@ -1,0 +1,84 @@
+"""What the layers of both families do alike over whole prompts."""
+
+import torch
+from torch import Tensor
+
+from quamba.decoding.plan import Product, Rotation
+from quamba.kernels.launch import Launch
+from quamba.kernels.triton_gemm import gemm
+from quamba.kernels.triton_gemv import ADD, CODES
+from quamba.kernels.triton_norm import norm
+from quamba.kernels.triton_rotate import Factors, rotate_reference
+from quamba.kernels.triton_rotate import rotate as fused_rotate
+
+
+def factors_of(rotation: Rotation, size: int) -> Factors | None:
+    """A rotation of `size` channels as its kernel takes it; None: it does not."""
+    return Factors.of(rotation.factors, rotation.rows, size // rotation.rows)
+
+
+def multiply(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:
+    """A product of many rows.
+
+    Args:
+        p: the layer.
+        x: int8 [M, K].
+        out: int8 or float32 [M, N].
+        kind: what becomes of the product, as in `quamba.kernels.triton_gemv`.
+        how: to launch.
+    """
+    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
+
+
+def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Launch) -> Tensor:
+    """The norm (its weight and eps) and the projection behind it: float32 [Bt, L, D] to codes int8 [Bt, L, N]."""
+    rows = residual.flatten(0, 1)
+    codes = torch.empty_like(rows, dtype=torch.int8)
+    norm(rows, before[0], p.in_scale, codes, eps=before[1], pdl=how.pdl)
+    out = torch.empty(len(rows), p.shape[0], dtype=torch.int8, device=rows.device)
+    multiply(p, codes, out, CODES, how)
+    return out.view(*residual.shape[:2], -1)
+
+
+def rotate(
+    rotation: Rotation,
+    factors: Factors | None,
+    values: Tensor,
+    scale: Tensor,
+    how: Launch,
+    *,
+    sizes: Tensor | None = None,
+    squares: Tensor | None = None,
+    groups: int = 1,
+    eps: float = 0.0,
+) -> Tensor:
+    """Norm, rotation and codes, int8 [M, E].
+
+    Args:
+        rotation: of E channels.
+        factors: it as the kernel takes it; None: plain PyTorch rotates.
+        values: float32 or float16 [M, E].
+        scale: of the codes, float32.
+        how: to launch.
+        sizes: what values are to be multiplied with for each head, float32 [M, H]; None: nothing.
+        squares: sums of squares of each head, float32 [M, H]; None without a norm.
+        groups: of heads that share a mean.
+        eps: added to the mean.
+    """
+    codes = torch.empty_like(values, dtype=torch.int8)
+    if factors is not None:
+        fused_rotate(values, sizes, squares, factors, scale, codes, groups=groups, eps=eps, pdl=how.pdl)
+        return codes
+    given = values.float()
+    if sizes is not None:
+        given = (given.view(*sizes.shape, -1) * sizes[..., None]).flatten(1)
+    rotate_reference(given, squares, rotation.factors, scale, codes, rows=rotation.rows, groups=groups, eps=eps)
+    return codes
+
+
+def add(p: Product, codes: Tensor, residual: Tensor, how: Launch) -> None:
+    """The projection of codes int8 [M, K] is added to float32 [Bt, L, D]."""
+    multiply(p, codes, residual.flatten(0, 1), ADD, how)
+
+
+__all__ = ["add", "factors_of", "multiply", "project", "rotate"]
