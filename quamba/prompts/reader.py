@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.mamba1 import Mamba1Layer
-from quamba.decoding.runner import Plan
+from quamba.decoding.runner import FusedLayer, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache
-from quamba.prompts import mamba1, mamba2
+from quamba.prompts.mamba1 import Mamba1Prompt
+from quamba.prompts.mamba2 import Mamba2Prompt
 
 
 class PromptReader:
@@ -16,10 +17,14 @@ class PromptReader:
     Args:
         plan: the model.
         how: to launch.
+
+    Raises:
+        NotFusedError: the kernels do not run it.
     """
 
     def __init__(self, plan: Plan, how: Launch) -> None:
         self._plan, self._how = plan, how
+        self._layers = [_of(layer) for layer in plan.layers]
 
     @torch.no_grad()
     def hidden_states(self, input_ids: Tensor, lengths: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -36,13 +41,13 @@ class PromptReader:
         plan, how = self._plan, self._how
         model = plan.model
         residual: Tensor = model.embedding(input_ids).contiguous()
-        for index, (layer, scale) in enumerate(zip(plan.layers, plan.state_scales, strict=True)):
-            layer_cache = None if cache is None else cache.layers[index]
-            if isinstance(layer, Mamba1Layer):
-                mamba1.read(layer, residual, lengths, layer_cache, scale, how)
-            else:
-                mamba2.read(layer, residual, lengths, layer_cache, scale, how)
+        for index, (layer, scale) in enumerate(zip(self._layers, plan.state_scales, strict=True)):
+            layer.read(residual, lengths, None if cache is None else cache.layers[index], scale, how)
         return model.norm_f(residual)  # type: ignore[no-any-return]  # modules give Any
+
+
+def _of(layer: FusedLayer) -> Mamba1Prompt | Mamba2Prompt:
+    return Mamba1Prompt.of(layer) if isinstance(layer, Mamba1Layer) else Mamba2Prompt.of(layer)
 
 
 __all__ = ["PromptReader"]
