@@ -4,8 +4,8 @@
 
 Weights are random, of the published sizes; of those between the largest and the smallest, with --all, prompts alone.
 Medians by CUDA events. Tokens come from CUDA graphs on both sides; prompts from one on ours, mamba-ssm has none for
-them. Each quality is that of logits against the model's own modules in plain PyTorch. Shares are of what a copy moves and
-of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved.
+them. Each quality is that of logits against the model's own modules in plain PyTorch. Shares are of what a copy moves
+and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved.
 `python -m tests.bench.gpu_report` makes the table of what is kept.
 """
 
