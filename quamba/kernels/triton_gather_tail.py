@@ -29,7 +29,6 @@ def gather_kernel(
     HAS_COUNTS: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
-    SCAN: tl.constexpr,
     TOGETHER: tl.constexpr,
 ):
     """Channels program_id(0), document program_id(1), tokens program_id(2)."""
@@ -48,16 +47,12 @@ def gather_kernel(
         row = row * 0
     else:
         mine = live & (v >= tl.load(threshold + row))
-    if SCAN:
-        wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS], can_reorder=True)
-        mine = (wanted >= 0.0).to(tl.int32)
-        total = tl.sum(mine)
-        if total > 0:
-            place = tl.atomic_add(sizes + row, total, sem="relaxed") + tl.cumsum(mine) - mine
-            tl.store(found + row * M + place, wanted, mask=(mine > 0) & (place < M))
-    else:
-        place = tl.atomic_add(sizes + row + tl.zeros([TOKENS, CHANNELS], tl.int32), 1, mask=mine, sem="relaxed")
-        tl.store(found + row * M + place, v, mask=mine & (place < M))
+    wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS], can_reorder=True)
+    found_here = (wanted >= 0.0).to(tl.int32)
+    total = tl.sum(found_here)
+    if total > 0:
+        place = tl.atomic_add(sizes + row, total, sem="relaxed") + tl.cumsum(found_here) - found_here
+        tl.store(found + row * M + place, wanted, mask=(found_here > 0) & (place < M))
 
 
 def gather_tail(
@@ -67,7 +62,6 @@ def gather_tail(
     sizes: Tensor,
     found: Tensor,
     *,
-    scan: bool = False,
     together: bool = False,
 ) -> None:
     """Launch it.
@@ -78,7 +72,6 @@ def gather_tail(
         threshold: float32 [Bt]; or [1], of all documents together: what is equal to it is left out.
         sizes: int32 [Bt], added to; or int64 [1].
         found: float32 [Bt, M], contiguous; written from `sizes` on; or [1, M].
-        scan: count within programs, which then wait less for each other where much is found.
         together: all documents have one threshold and one place.
     """
     rows, tokens, channels = x.shape
@@ -98,7 +91,6 @@ def gather_tail(
         HAS_COUNTS=counts is not None,
         TOKENS=height,
         CHANNELS=wide,
-        SCAN=scan,
         TOGETHER=together,
         num_warps=4,
     )

@@ -59,21 +59,19 @@ class DeviceSweep:
         stations = list(self._stations.values())
         if not stations:
             return []
-        low, high = (torch.cat(parts).cpu() for parts in zip(*((s.low, s.high) for s in stations), strict=True))
+        lows = _reduced([view for s in stations for view in s.split(s.low)], torch.amin)
+        highs = _reduced([view for s in stations for view in s.split(s.high)], torch.amax)
         marks = torch.cat([s.failed for s in stations]).tolist()
         found = _on_host([part.found for s in stations for part in s.quantiles])
         sizes = _on_host([tail.sizes for s in stations for tail in s.tails])
         floors = _on_host([tail.floor for s in stations for tail in s.tails])
-        start, failed = 0, []
+        failed = []
         for (key, station), mark in zip(self._stations.items(), marks, strict=True):
             finite = True
-            for observer, width in station.observers.items():
-                before = ValueRange(
-                    min=float(low[start : start + width].min()), max=float(high[start : start + width].max())
-                )
+            for observer in station.observers:
+                before = ValueRange(min=next(lows), max=next(highs))
                 observer.set_before(before)
                 finite &= math.isfinite(before.min) and math.isfinite(before.max)
-                start += width
             for part in station.quantiles:
                 part.finish(next(found))
             within = True
@@ -92,6 +90,16 @@ def _on_host(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
         together = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
         parts = together.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]  # of torch
         yield from (part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def _reduced(tensors: Sequence[Tensor], reduce: Callable[..., Tensor]) -> Iterator[float]:
+    """One number for each tensor; those of a width are reduced together."""
+    places: dict[int, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        places.setdefault(tensor.numel(), []).append(place)
+    values = [reduce(torch.stack([tensors[place] for place in some]), dim=1) for some in places.values()]
+    found = zip((place for some in places.values() for place in some), torch.cat(values).tolist(), strict=True)
+    return (value for _, value in sorted(found))
 
 
 class _Plans:
@@ -125,8 +133,10 @@ class _Station:
         self.tails: list[DeviceTail] = []
         self._rest: list[tuple[Observer, int, int]] = []
         start = 0
-        for observer, part in self.observers.items():
-            observer.set_extremes(self.low.narrow(0, start, part), self.high.narrow(0, start, part))
+        for (observer, part), low, high in zip(
+            self.observers.items(), self.split(self.low), self.split(self.high), strict=True
+        ):
+            observer.set_extremes(low, high)
             if observer.alphas:
                 self.quantiles.append(DeviceQuantiles(observer, (start, part), documents, device))
             if observer.counts_clipped:
@@ -134,6 +144,11 @@ class _Station:
             if observer.needs_rest:
                 self._rest.append((observer, start, part))
             start += part
+
+    def split(self, channels: Tensor) -> tuple[Tensor, ...]:
+        """Views of the parts of a tensor of all channels."""
+        parts: tuple[Tensor, ...] = torch.split(channels, list(self.observers.values()))
+        return parts
 
     def update(self, values: Tensor, counts: Tensor | None, lengths: tuple[int, ...]) -> None:
         x = values if values.stride(2) == 1 else values.contiguous()

@@ -103,7 +103,7 @@ class DeviceTail:
         """Look at a batch once; x is the observer's columns."""
         if not self._begun:
             self._begin(x[:1, : lengths[0]], failed)
-        gather_tail(x, counts, self.floor, self.sizes, self._found[0:1], scan=True, together=True)
+        gather_tail(x, counts, self.floor, self.sizes, self._found, together=True)
 
     def _begin(self, first: Tensor, failed: Tensor) -> None:
         """The floor: of the first document alone, so that it does not depend on how documents are batched."""

@@ -23,7 +23,7 @@ from tests.quamba.test_artifacts import base
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-ALPHAS = (*AUTO_ALPHAS, 0.995, 0.99) if GPU else (0.99, 0.999, 0.9999, 1.0)
+ALPHAS = (*AUTO_ALPHAS, 0.995, 0.99) if GPU else (0.99, 0.9999, 1.0)
 
 
 def watched(
@@ -59,7 +59,7 @@ def make(kind: str, lengths: list[int], channels: int) -> list[torch.Tensor]:
     return documents
 
 
-@pytest.mark.parametrize("kind", ["ties", "outliers", "zeros"])
+@pytest.mark.parametrize("kind", ["ties", "zeros", pytest.param("outliers", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     ("lengths", "channels"),
     [
@@ -74,7 +74,7 @@ def test_a_sweep_of_kernels_is_that_of_stations(kind: str, lengths: list[int], c
     ways = tuple(Clipping("ema", alpha) for alpha in ALPHAS)
     parts = [(8, (MINMAX,), False), (channels, ways, True), (3, (MINMAX,), False)]
     expected, _ = watched(documents, parts, 2, None)
-    for batch in (1, 2, len(documents)) if GPU else (2,):
+    for batch in (1, 2, len(documents)) if GPU else (1, 3):
         found, again = watched(documents, parts, batch, DEVICE)
         if kind == "zeros" and again:
             continue
