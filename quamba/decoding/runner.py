@@ -1,7 +1,7 @@
 """Single tokens of a quantized model by the fused kernels, replayed from a CUDA graph for each batch size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError, Product, product, state_scale
 from quamba.decoding.products import Before, multiply
+from quamba.kernels.hopper import MOST_ROWS, new_workspace
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_embed import embed
 from quamba.kernels.triton_gemv import FLOAT
@@ -85,8 +86,10 @@ class DecodeRunner:
     """
 
     def __init__(self, plan: Plan, batch: int, how: Launch, *, graph: bool) -> None:
-        self.plan, self.batch, self.how = plan, batch, how
         device = plan.model.device
+        # Of this runner's own: graphs may be replayed side by side.
+        shared = new_workspace(device) if device.type == "cuda" and 1 < batch <= MOST_ROWS else None
+        self.plan, self.batch, self.how = plan, batch, replace(how, workspace=shared)
         # -1 is no device: nothing changes.
         self._device = device if device.type == "cuda" else -1
         self.ids = torch.zeros(batch, dtype=torch.int64, device=device)
