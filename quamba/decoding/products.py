@@ -1,6 +1,7 @@
 """A product of a step: by the kernel for its number of rows and its weight's bits."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from quamba.kernels.triton_gemm4 import gemm4
 from quamba.kernels.triton_gemv import gemv
 from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_norm import norm
+
+
+class Read(Protocol):
+    """A product of any kind, as far as it is known what it reads."""
+
+    def stored(self, rows: int, few: int) -> Tensor:
+        """What so many rows read most of."""
+        ...
+
 
 # Of more rows, 4-bit codes are made integers once.
 _ROWS_OF_FOUR_BITS = 256
@@ -88,7 +98,7 @@ def multiply_many(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) ->
     gemm(x, w, p.scale, p.bias, out, kind=kind, **how.gemm() | {"pdl": False})
 
 
-def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Coming:
+def coming(p: Read, batch: int, how: Launch, most: int | None = None) -> Coming:
     """What a later product reads, to be brought into the cache.
 
     Args:

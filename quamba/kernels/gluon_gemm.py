@@ -10,6 +10,7 @@ from tile to tile.
 Written in Gluon, Triton's language of layouts, where warps can be given different work. For capability 9.0.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +28,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-from quamba.kernels.triton_gemv import CODES
 
 
 @builtin
@@ -274,7 +273,7 @@ class HopperTile:
         stages: tiles on their way at once.
         group: tiles of rows before the next columns.
         width: columns that are scaled and written at once.
-        staged: float results too are written, or added, by the tensor memory accelerator, as codes are.
+        staged: results are written, or added, by the tensor memory accelerator where their rows are whole 16 bytes.
     """
 
     consumers: int = 2
@@ -287,15 +286,9 @@ class HopperTile:
 
 
 def fits(x: Tensor, w: Tensor, out: Tensor) -> bool:
-    """Whether the accelerator reads and writes such tensors, and rows are many enough for it: whole 16 bytes."""
-    aligned = (x.data_ptr() | w.data_ptr() | out.data_ptr()) % 16 == 0
-    return (
-        aligned
-        and x.stride(1) == 1
-        and w.is_contiguous()
-        and out.is_contiguous()
-        and not (x.stride(0) | w.shape[1] | (out.shape[1] * out.element_size())) % 16
-    )
+    """Whether the accelerator reads such tensors: their rows begin at whole 16 bytes."""
+    whole = not (x.data_ptr() | w.data_ptr() | out.data_ptr() | x.stride(0) | w.shape[1]) % 16
+    return whole and x.stride(1) == 1 and w.is_contiguous() and out.is_contiguous()
 
 
 def gemm_hopper(
@@ -303,9 +296,9 @@ def gemm_hopper(
 ) -> None:
     """Launch it; arguments as `quamba.kernels.triton_gemm.gemm`, for tensors that `fits`."""
     (rows, inner), columns = x.shape, len(w)
-    staged = kind == CODES or tile.staged
+    staged = tile.staged and out.shape[1] * out.element_size() % 16 == 0
     tiles = triton.cdiv(rows, 64 * tile.consumers) * triton.cdiv(columns, tile.columns)
-    gemm_hopper_kernel[(min(tiles, torch.cuda.get_device_properties(x.device).multi_processor_count),)](
+    gemm_hopper_kernel[(min(tiles, _processors(x.device)),)](
         described(x, (64, tile.inner)),
         described(w, (tile.columns, tile.inner)),
         scale,
@@ -327,11 +320,19 @@ def gemm_hopper(
     )
 
 
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@functools.cache
+def _layout(width: int, bits: int) -> gl.NVMMASharedLayout:
+    return gl.NVMMASharedLayout(swizzle_byte_width=min(128, width * bits // 8), element_bitwidth=bits, rank=2)
+
+
 def described(tensor: Tensor, block: tuple[int, int]) -> TensorDescriptor:
     """A matrix as the tensor memory accelerator takes it, in blocks; rows may lie apart."""
-    bits = 8 * tensor.element_size()
-    swizzle = min(128, block[1] * bits // 8)
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=swizzle, element_bitwidth=bits, rank=2)
+    layout = _layout(block[1], 8 * tensor.element_size())
     return TensorDescriptor(tensor, list(tensor.shape), [tensor.stride(0), 1], list(block), layout)
 
 

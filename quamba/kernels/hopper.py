@@ -10,8 +10,9 @@ from torch import Tensor
 
 # The one capability with these instructions.
 _MAJOR = 9
-# Programs that run at once, two a multiprocessor.
+# Programs that run at once, two a multiprocessor, and so few that others are faster.
 _TOGETHER = 264
+_LEAST_PROGRAMS = 100
 # Up to so many rows the weight is the left operand.
 MOST_ROWS = 128
 # Of a workspace what counts the parts that are there, one for each tile.
@@ -66,26 +67,34 @@ def few_tile(rows: int, columns: int, inner: int, *, shared: bool) -> tuple[int,
         shared: programs can share rows.
     """
     tiles, blocks = -(-columns // 64), -(-inner // 128)
-    parts = max(1, min(_TOGETHER // tiles, 6 if rows <= 16 else 3, blocks)) if shared else 1
-    if 2 * tiles * parts < _TOGETHER - 64 or (rows > 64 and parts > 1):
+    most = 6 if rows <= 16 else 3 if rows <= 32 else 1
+    parts = max(1, min(_TOGETHER // tiles, most, blocks)) if shared else 1
+    if tiles * parts < _LEAST_PROGRAMS:
         return None
     return 64, 128, 6 if rows <= 64 else 4, parts
 
 
-def many_tile(rows: int, columns: int, processors: int, *, codes: bool) -> tuple[int, int, int, int, int, int]:
-    """Consumers, columns, inner dimension, stages, group and width, as `HopperTile` has them.
+# Consumers, columns and stages of a tile, with the time that a multiprocessor takes for it, next to the first.
+_TILES = ((2, 256, 4, 1.0), (3, 256, 3, 1.5), (3, 128, 4, 0.79), (2, 128, 5, 0.57), (2, 64, 6, 0.42))
 
-    What the last multiprocessor takes decides: the tile with the least for it, in units of a row times a column.
-    """
-    best, least = (2, 256, 4), float("inf")
-    for consumers, width, stages in ((2, 256, 4), (3, 256, 3), (3, 128, 4), (2, 128, 5), (2, 64, 6)):
-        tiles = -(-rows // (64 * consumers)) * -(-columns // width)
-        # Multiplying takes rows times columns, bringing the tiles their sum.
-        cost = -(-tiles // processors) * max(64 * consumers * width, 96 * (64 * consumers + width))
-        if cost < least:
-            best, least = (consumers, width, stages), cost
-    consumers, width, stages = best
-    return consumers, width, 128, stages, 8, 64 if codes else 32
+
+def many_tile(rows: int, columns: int, processors: int, *, codes: bool) -> tuple[int, int, int, int, int, int]:
+    """Consumers, columns, inner dimension, stages, group and width, as `HopperTile` has them: the tile with the least
+    time for the multiprocessor that has most."""
+
+    def time(tile: tuple[int, int, int, float]) -> float:
+        consumers, width, _, each = tile
+        return -(-(-(-rows // (64 * consumers)) * -(-columns // width)) // processors) * each
+
+    consumers, width, stages, _ = min(_TILES, key=time)
+    return (
+        consumers,
+        width,
+        128,
+        stages,
+        16 if codes else 8,
+        (min(width, 128) if consumers == 2 else 64) if codes else 32,
+    )
 
 
 @dataclass(frozen=True, slots=True)

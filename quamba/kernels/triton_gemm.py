@@ -160,7 +160,7 @@ def default_tile(rows: int, columns: int) -> tuple[tuple[int, int, int], int, in
     """
     if rows <= 128:
         block_n = 64
-        while block_n > 16 and columns < (32 if rows <= 64 else 48) * block_n:
+        while block_n > 16 and columns < (32 if rows <= 32 else 48) * block_n:
             block_n //= 2
         return (max(16, triton.next_power_of_2(rows)), block_n, 256), 4, 4
     return (128, 128 if columns >= 2048 else 64, 128), 8, 3
