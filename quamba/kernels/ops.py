@@ -99,14 +99,19 @@ def implementations(device_type: str) -> Implementations:
 
 
 @functools.cache
-def own_selective_scan(device_type: str) -> Any:
-    """This package's kernel for Mamba-1's recurrence over many tokens, a module; None: it does not run there."""
+def own_kernel(name: str, device_type: str) -> Any:
+    """A module of this package with a kernel in Triton; None: it does not run on this type of device.
+
+    Args:
+        name: of the module in `quamba.kernels`.
+        device_type: of a torch.device: "cpu", "cuda".
+    """
     if device_type != "cuda" or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return None
     try:
-        return importlib.import_module("quamba.kernels.triton_float_scan")
+        return importlib.import_module(f"quamba.kernels.{name}")
     except ImportError:
-        # What other packages have does as well, slower.
+        # What other packages have, and plain PyTorch, do as well, slower.
         return None
 
 
@@ -140,7 +145,7 @@ def selective_scan(
     stride: int | None = None,
 ) -> ScanResult:
     """The Mamba-1 recurrence: arguments and result as `quamba.kernels.selective_scan.selective_scan`."""
-    own = own_selective_scan(x.device.type)
+    own = own_kernel("triton_float_scan", x.device.type)
     if own is not None and x.shape[1] > 1 and own.fits(x, A):
         result: ScanResult = own.float_scan(x, dt, A, B, C, D, state=state, stride=stride)
         return result
@@ -168,6 +173,6 @@ __all__ = [
     "causal_conv1d",
     "chunk_scan",
     "implementations",
-    "own_selective_scan",
+    "own_kernel",
     "selective_scan",
 ]
