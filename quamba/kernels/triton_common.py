@@ -70,6 +70,15 @@ def pack4(codes):
 
 
 @triton.jit
+def pack_codes(x):
+    """float32 [n, 4] to their codes, int32 [n], the first in the lowest byte."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    # An integer's bits are the lowest of what is left before the large number is taken off again.
+    bits = (x + _ROUND).to(tl.int32, bitcast=True)
+    return pack4(bits)
+
+
+@triton.jit
 def wait_before(PDL: tl.constexpr):
     """Let the next kernel start, and wait until the one before is done and its writes can be seen."""
     if PDL:
@@ -123,6 +132,7 @@ __all__ = [
     "convolve_past",
     "dot4",
     "pack4",
+    "pack_codes",
     "prefetch",
     "quantize",
     "round_codes",

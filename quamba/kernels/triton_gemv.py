@@ -17,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past, convolve_reference
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
+from quamba.kernels.triton_common import convolve_past, dot4, wait_before
+from quamba.kernels.triton_few import finish, normed
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -31,6 +32,7 @@ def gemv_kernel(
     bias,
     norm_weight,
     in_scale,
+    scratch,
     out,
     ring,
     position,
@@ -38,13 +40,14 @@ def gemv_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
-    N,
     x_stride,
     eps,
+    N: tl.constexpr,
     K4: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     LINE: tl.constexpr,
+    PIECE: tl.constexpr,
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -61,12 +64,12 @@ def gemv_kernel(
     """
     lines: tl.constexpr = BLOCK // LINE
     rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
-    live = rows < N
     columns = tl.arange(0, CHUNK)
-    base = w + rows.to(tl.int64)[:, :, None] * K4 + columns[None, None, :]
+    # Beyond the last row it is read again, which costs no mask, and not written.
+    base = w + tl.minimum(rows, N - 1).to(tl.int64)[:, :, None] * K4 + columns[None, None, :]
     weights = ()
     for i in tl.static_range(K4 // CHUNK):
-        tile = tl.load(base + i * CHUNK, mask=live[:, :, None], other=0)
+        tile = tl.load(base + i * CHUNK)
         weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
     # What is a row's own, in order: a thread has no more than one.
     own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -74,59 +77,41 @@ def gemv_kernel(
     factor = tl.load(scale + own, mask=there, other=0.0)
     if BIAS:
         shift = tl.load(bias + own, mask=there, other=0.0)
-    if NORM:
-        inverse = 1.0 / tl.load(in_scale)
-        gains = ()
-        for i in tl.static_range(K4 // CHUNK):
-            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
-            gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
+    target = out + row * N + own
+    kept, slot, past, before = target, 0, (), factor
     if TAPS > 0:
         t = tl.load(position)
         channels = own - FIRST
         conv = (channels >= 0) & (channels < CHANNELS)
-        kept = ring + row * (TAPS * CHANNELS)
-        acc_past, last, f, b, s = convolve_past(
-            kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        ring += row * (TAPS * CHANNELS)
+        kept, slot = ring + channels, (t % TAPS) * CHANNELS
+        of_past = convolve_past(
+            ring, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
         )
+        past = of_past + (conv,)  # noqa: RUF005
     wait_before(PDL)
-    target = out + row * N + own
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
-    acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
-    given = ()
+    codes = x + row * x_stride
     if NORM:
-        place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
-        squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
-        for i in tl.static_range(K4 // CHUNK):
-            r = tl.load(place + i * 4 * CHUNK)
-            given = given + (r,)  # noqa: RUF005
-            squares += r * r
-        rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (4 * K4) + eps)
-    else:
-        place = x + row * x_stride + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
-        for i in tl.static_range(K4 // CHUNK):
-            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+        mine = scratch + (row * tl.num_programs(0) + tl.program_id(0)) * K4
+        normed(codes, norm_weight, in_scale, eps, mine, K4, PIECE)
+        codes = mine
+    # Of all rows that are read at once, so that each thread reads what it needs itself.
+    place = codes + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
+    given = ()
     for i in tl.static_range(K4 // CHUNK):
-        packed = given[i]
-        if NORM:
-            packed = pack4(round_codes(packed * rstd * gains[i]).to(tl.int32))[None, None, :]
-        acc = dot4(weights[i], tl.broadcast_to(packed, [LINE, lines, CHUNK]), acc, DEVICE)
+        given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
+    for i in tl.static_range(K4 // CHUNK):
+        acc = dot4(weights[i], tl.broadcast_to(given[i], [LINE, lines, CHUNK]), acc, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(acc, axis=2)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    if OUT == 0:
-        y = round_codes(y)
-        if TAPS > 0:
-            tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
-            y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
-        tl.store(target, y.to(tl.int8), mask=there)
-    elif OUT == 1:
-        tl.store(target, y, mask=there)
-    else:
-        tl.store(target, before + y, mask=there)
+    finish(y, before, past, kept, target, slot, there, OUT, TAPS)
 
 
 def chunk_of(inner: int) -> int:
@@ -183,24 +168,30 @@ def gemv(
     rows, inner = w.shape
     chunk = chunk_of(inner)
     norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
+    programs = triton.cdiv(rows, block)
+    scratch = x
     if norm is None:
         x = x.view(torch.int32)
-    gemv_kernel[(triton.cdiv(rows, block), len(x))](
+    else:
+        scratch = torch.empty(len(x), programs, inner // 4, dtype=torch.int32, device=x.device)
+    gemv_kernel[(programs, len(x))](
         x,
         w.view(torch.int32),
         scale,
         scale if bias is None else bias,
         norm_weight,
         in_scale,
+        scratch,
         out,
         *ring_and_weights(conv, scale),
-        rows,
         x.stride(0),
         eps,
+        N=rows,
         K4=inner // 4,
         CHUNK=chunk,
         BLOCK=block,
         LINE=min(block, max(1, 128 * warps // chunk)),
+        PIECE=32 * warps,
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
