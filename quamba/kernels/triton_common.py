@@ -70,12 +70,18 @@ def pack4(codes):
 
 
 @triton.jit
+def to_codes(x):
+    """The codes of float32 values, int8: as `round_codes`, in fewer instructions."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    # The lowest bits of the sum are the integer's: nothing has to be taken off again, or converted.
+    return (x + _ROUND).to(tl.int32, bitcast=True).to(tl.int8)
+
+
+@triton.jit
 def pack_codes(x):
     """float32 [n, 4] to their codes, int32 [n], the first in the lowest byte."""
     x = tl.minimum(tl.maximum(x, -128.0), 127.0)
-    # An integer's bits are the lowest of what is left before the large number is taken off again.
-    bits = (x + _ROUND).to(tl.int32, bitcast=True)
-    return pack4(bits)
+    return pack4((x + _ROUND).to(tl.int32, bitcast=True))
 
 
 @triton.jit
@@ -138,5 +144,6 @@ __all__ = [
     "round_codes",
     "silu",
     "softplus",
+    "to_codes",
     "wait_before",
 ]

@@ -146,6 +146,7 @@ def gemv(
     conv: tuple[Convolution, Past] | None = None,
     block: int = 16,
     warps: int = 8,
+    registers: int | None = None,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -162,6 +163,7 @@ def gemv(
         conv: a convolution behind it, for codes; its memory is brought up to date.
         block: rows of w a program takes.
         warps: of a program.
+        registers: the most that a thread may use; None: the compiler decides.
         device: use the device's integer dot product.
         pdl: overlap with the kernel before.
     """
@@ -202,7 +204,7 @@ def gemv(
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
-        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
+        **({} if registers is None else {"maxnreg": registers}),
         **({"launch_pdl": True} if pdl else {}),
     )
 

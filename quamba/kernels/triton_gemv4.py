@@ -225,7 +225,7 @@ def gemv4(
     device: bool = True,
     pdl: bool = False,
 ) -> None:
-    """Launch it; arguments as `quamba.kernels.triton_gemv.gemv`, but for the weight; `registers`: most of a thread."""
+    """Launch it; arguments as `quamba.kernels.triton_gemv.gemv`, but for the weight."""
     quads, rows, _ = w.codes.shape
     norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
     programs = triton.cdiv(rows, block)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import round_codes, wait_before
+from quamba.kernels.triton_common import to_codes, wait_before
 from quamba.qtypes import QMAX, QMIN
 
 
@@ -81,7 +81,7 @@ def join_kernel(
     else:
         v = tl.math.div_rn(v, s)
     place = out + row * (R * P) + to_r[:, None] * P + to_p[None, :]
-    tl.store(place, round_codes(v).to(tl.int8), mask=(to_r < R)[:, None] & (to_p < P)[None, :])
+    tl.store(place, to_codes(v), mask=(to_r < R)[:, None] & (to_p < P)[None, :])
 
 
 def join(
