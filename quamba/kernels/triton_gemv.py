@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past, convolve_reference
-from quamba.kernels.triton_common import convolve_past, dot4, wait_before
-from quamba.kernels.triton_few import finish, normed
+from quamba.kernels.triton_common import dot4, pack_codes, wait_before
+from quamba.kernels.triton_few import convolution_of, finish
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -32,7 +32,6 @@ def gemv_kernel(
     bias,
     norm_weight,
     in_scale,
-    scratch,
     out,
     ring,
     position,
@@ -47,7 +46,6 @@ def gemv_kernel(
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     LINE: tl.constexpr,
-    PIECE: tl.constexpr,
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -77,41 +75,47 @@ def gemv_kernel(
     factor = tl.load(scale + own, mask=there, other=0.0)
     if BIAS:
         shift = tl.load(bias + own, mask=there, other=0.0)
+    if NORM:
+        inverse = 1.0 / tl.load(in_scale)
+        gains = ()
+        for i in tl.static_range(K4 // CHUNK):
+            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
+            gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
     target = out + row * N + own
-    kept, slot, past, before = target, 0, (), factor
+    kept, past, before = target, (), factor
     if TAPS > 0:
-        t = tl.load(position)
-        channels = own - FIRST
-        conv = (channels >= 0) & (channels < CHANNELS)
-        ring += row * (TAPS * CHANNELS)
-        kept, slot = ring + channels, (t % TAPS) * CHANNELS
-        of_past = convolve_past(
-            ring, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        kept, past = convolution_of(
+            ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
-        past = of_past + (conv,)  # noqa: RUF005
     wait_before(PDL)
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
-    codes = x + row * x_stride
-    if NORM:
-        mine = scratch + (row * tl.num_programs(0) + tl.program_id(0)) * K4
-        normed(codes, norm_weight, in_scale, eps, mine, K4, PIECE)
-        codes = mine
-    # Of all rows that are read at once, so that each thread reads what it needs itself.
-    place = codes + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
     given = ()
-    for i in tl.static_range(K4 // CHUNK):
-        given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    if NORM:
+        place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
+        squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
+        for i in tl.static_range(K4 // CHUNK):
+            r = tl.load(place + i * 4 * CHUNK)
+            given = given + (r,)  # noqa: RUF005
+            squares += r * r
+        rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (4 * K4) + eps)
+    else:
+        place = x + row * x_stride + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
+        for i in tl.static_range(K4 // CHUNK):
+            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
     acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
     for i in tl.static_range(K4 // CHUNK):
-        acc = dot4(weights[i], tl.broadcast_to(given[i], [LINE, lines, CHUNK]), acc, DEVICE)
+        packed = given[i]
+        if NORM:
+            packed = pack_codes(packed * rstd * gains[i])[None, None, :]
+        acc = dot4(weights[i], tl.broadcast_to(packed, [LINE, lines, CHUNK]), acc, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(acc, axis=2)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    finish(y, before, past, kept, target, slot, there, OUT, TAPS)
+    finish(y, before, past, kept, target, there, OUT, TAPS)
 
 
 def chunk_of(inner: int) -> int:
@@ -170,20 +174,15 @@ def gemv(
     rows, inner = w.shape
     chunk = chunk_of(inner)
     norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
-    programs = triton.cdiv(rows, block)
-    scratch = x
     if norm is None:
         x = x.view(torch.int32)
-    else:
-        scratch = torch.empty(len(x), programs, inner // 4, dtype=torch.int32, device=x.device)
-    gemv_kernel[(programs, len(x))](
+    gemv_kernel[(triton.cdiv(rows, block), len(x))](
         x,
         w.view(torch.int32),
         scale,
         scale if bias is None else bias,
         norm_weight,
         in_scale,
-        scratch,
         out,
         *ring_and_weights(conv, scale),
         x.stride(0),
@@ -193,7 +192,6 @@ def gemv(
         CHUNK=chunk,
         BLOCK=block,
         LINE=min(block, max(1, 128 * warps // chunk)),
-        PIECE=32 * warps,
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],

@@ -9,8 +9,7 @@ gives the sign of what it finds, mostly 0, for codes that the other table has. O
 magnitudes of 0..-7, which are subtracted; -7 shares a place with -8, whose sign it meets, and makes up for it.
 
 `pack` repacks the canonical form once: the low and the high half of a 32-bit word hold four neighbouring columns each,
-of the first and of the second half of a row. Four words of a row lie beside those of the next row: a thread has a row
-for itself, and the activations are the same for all threads that are side by side.
+of the first and of the second half of a row, so that threads read codes and activations alike without gaps.
 """
 
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past
-from quamba.kernels.triton_common import convolve_past, dot4, wait_before
-from quamba.kernels.triton_few import finish, normed
+from quamba.kernels.triton_common import dot4, pack_codes, wait_before
+from quamba.kernels.triton_few import convolution_of, finish
 from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
@@ -65,7 +64,6 @@ def gemv4_kernel(
     bias,
     norm_weight,
     in_scale,
-    scratch,
     out,
     ring,
     position,
@@ -77,9 +75,9 @@ def gemv4_kernel(
     eps,
     N: tl.constexpr,
     K8: tl.constexpr,
+    CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
-    SLICES: tl.constexpr,
-    PIECE: tl.constexpr,
+    LINE: tl.constexpr,
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -89,95 +87,92 @@ def gemv4_kernel(
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Rows BLOCK * program_id(0).. of w, times row program_id(1) of x.
-
-    A thread has a row, and of its octets of words a slice: what is looked up for a group serves several of them.
-    """
-    OCTETS: tl.constexpr = K8 // 8
-    EACH: tl.constexpr = (OCTETS + SLICES - 1) // SLICES
-    EVEN: tl.constexpr = OCTETS % SLICES == 0
-    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = rows < N
+    """Rows BLOCK * program_id(0).. of w, times row program_id(1) of x; K8 = K / 8 is a multiple of CHUNK, that of 4."""
+    lines: tl.constexpr = BLOCK // LINE
+    QUADS: tl.constexpr = CHUNK // 4
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
     # Beyond the last row it is read again, which costs no mask, and not written.
-    near_rows = tl.minimum(rows, N - 1)[None, :, None]
-    first = (tl.arange(0, SLICES) * EACH)[:, None, None]
-    four = tl.arange(0, 4)[None, None, :]
-    quads = w + (first * (2 * N) + near_rows).to(tl.int64) * 4 + four
+    rows = tl.minimum(rows, N - 1)
+    quads = tl.arange(0, QUADS)
+    words = quads[:, None] * 4 + tl.arange(0, 4)[None, :]
+    base = w + rows.to(tl.int64)[None, :, :, None] * K8 + words[:, None, None, :]
+    # Groups of 32 words in each half of a row.
+    table = tables + rows.to(tl.int64)[None, :, :, None] * (K8 // 16) + (quads // 8)[:, None, None, None]
     weights = ()
     found = ()
-    for i in tl.static_range(EACH):
-        for quad in tl.static_range(2):
-            if EVEN:
-                tile = tl.load(quads + (2 * i + quad) * (4 * N))
-            else:
-                tile = tl.load(quads + (2 * i + quad) * (4 * N), mask=first + i < OCTETS, other=0)
-            weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
-        # Four octets are a group in either half.
-        at = ((first + i) // 4 * N + near_rows).to(tl.int64) * 4 + four
-        if EVEN:
-            group = tl.load(tables + at)
-        else:
-            group = tl.load(tables + at, mask=first + i < OCTETS, other=0)
-        found = found + (group,)  # noqa: RUF005
-    factor = tl.load(scale + rows, mask=there, other=0.0)
+    for i in tl.static_range(K8 // CHUNK):
+        tile = tl.load(base + i * CHUNK)
+        weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
+        for half in tl.static_range(2):
+            group = tl.load(table + (i * CHUNK // 32 + half * (K8 // 32)))
+            found = found + (group,)  # noqa: RUF005
+    # What is a row's own, in order: a thread has no more than one.
+    own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = own < N
+    factor = tl.load(scale + own, mask=there, other=0.0)
     if BIAS:
-        shift = tl.load(bias + rows, mask=there, other=0.0)
+        shift = tl.load(bias + own, mask=there, other=0.0)
+    columns = tl.arange(0, CHUNK)
+    if NORM:
+        inverse = 1.0 / tl.load(in_scale)
+        gains = ()
+        for i in tl.static_range(2 * K8 // CHUNK):
+            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
+            gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
-    target = out + row * N + rows
-    kept, slot, past, before = target, 0, (), factor
+    target = out + row * N + own
+    kept, past, before = target, (), factor
     if TAPS > 0:
-        t = tl.load(position)
-        channels = rows - FIRST
-        conv = (channels >= 0) & (channels < CHANNELS)
-        ring += row * (TAPS * CHANNELS)
-        kept, slot = ring + channels, (t % TAPS) * CHANNELS
-        of_past = convolve_past(
-            ring, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        kept, past = convolution_of(
+            ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
-        past = of_past + (conv,)  # noqa: RUF005
     wait_before(PDL)
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
-    codes = x + row * x_stride
+    given = ()
     if NORM:
-        own = scratch + (row * tl.num_programs(0) + tl.program_id(0)) * (2 * K8)
-        normed(codes, norm_weight, in_scale, eps, own, 2 * K8, PIECE)
-        codes = own
-    plus = tl.zeros([SLICES, BLOCK, 4], dtype=tl.int32)
-    minus = tl.zeros([SLICES, BLOCK, 4], dtype=tl.int32)
-    # Of all rows, so that each thread reads what it needs itself.
-    own_codes = codes + first * 8 + tl.zeros([1, BLOCK, 1], dtype=tl.int32) + four
-    for i in tl.static_range(EACH):
-        near_of_both, far_of_both = tl.split(tl.reshape(found[i], [SLICES, BLOCK, 2, 2]))
-        nears, fars = tl.split(near_of_both), tl.split(far_of_both)
+        place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
+        squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
+        for i in tl.static_range(2 * K8 // CHUNK):
+            r = tl.load(place + i * 4 * CHUNK)
+            given = given + (r,)  # noqa: RUF005
+            squares += r * r
+        rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (8 * K8) + eps)
+    else:
+        place = x + row * x_stride + tl.zeros([1, LINE, 1, 1], dtype=tl.int32) + words[:, None, None, :]
+        for i in tl.static_range(2 * K8 // CHUNK):
+            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    plus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
+    minus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
+    for i in tl.static_range(K8 // CHUNK):
         for half in tl.static_range(2):
-            near, far = nears[half], fars[half]
+            packed = given[i + half * (K8 // CHUNK)]
+            if NORM:
+                packed = pack_codes(packed * rstd * gains[i + half * (K8 // CHUNK)])
+                packed = tl.reshape(packed, [QUADS, 4])[:, None, None, :]
+            packed = tl.broadcast_to(packed, [QUADS, LINE, lines, 4])
+            near = (found[2 * i + half] & 0xFFFFFFFF).to(tl.int32)
+            far = (found[2 * i + half] >> 32).to(tl.int32)
+            chosen = weights[i] >> (16 * half)
+            low = tl.broadcast_to(near, [QUADS, LINE, lines, 4])
+            high = tl.broadcast_to(far, [QUADS, LINE, lines, 4])
+            plus = dot4(_chosen(low, high, chosen, DEVICE), packed, plus, DEVICE)
+            low = tl.broadcast_to(near << 8, [QUADS, LINE, lines, 4])
             # 1 less for -7 where the sign of -8 stands in the other table.
             rest = _high_bytes(near, far, DEVICE) + ((far >> 31) << 24)
-            low = tl.broadcast_to(near[:, :, None], [SLICES, BLOCK, 4])
-            high = tl.broadcast_to(far[:, :, None], [SLICES, BLOCK, 4])
-            low_minus = tl.broadcast_to((near << 8)[:, :, None], [SLICES, BLOCK, 4])
-            high_minus = tl.broadcast_to(rest[:, :, None], [SLICES, BLOCK, 4])
-            for quad in tl.static_range(2):
-                at = half * K8 + (2 * i + quad) * 4
-                if EVEN:
-                    given_codes = tl.load(own_codes + at)
-                else:
-                    given_codes = tl.load(own_codes + at, mask=first + i < OCTETS, other=0)
-                chosen = weights[2 * i + quad] >> (16 * half)
-                plus = dot4(_chosen(low, high, chosen, DEVICE), given_codes, plus, DEVICE)
-                minus = dot4(_chosen(low_minus, high_minus, chosen ^ 0x8888, DEVICE), given_codes, minus, DEVICE)
-    total = tl.sum(tl.sum(plus - minus, axis=2), axis=0)
-    y = total.to(tl.float32) * factor
+            high = tl.broadcast_to(rest, [QUADS, LINE, lines, 4])
+            minus = dot4(_chosen(low, high, chosen ^ 0x8888, DEVICE), packed, minus, DEVICE)
+    total = tl.reshape(tl.trans(tl.sum(tl.sum(plus - minus, axis=3), axis=0)), [BLOCK])
+    # To the thread that has the rest of a row: without this all would have the rest of many.
+    y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    finish(y, before, past, kept, target, slot, there, OUT, TAPS)
+    finish(y, before, past, kept, target, there, OUT, TAPS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed4:
-    """A weight as the kernel reads it: codes int32 [K / 32, N, 4], tables int32 [K / 256, N, 4]: the table's
-    low and high word, of a group of the first half of a row and of one of the second."""
+    """A weight as the kernel reads it: codes int32 [N, K / 8], tables int64 [N, K / 128]."""
 
     codes: Tensor
     tables: Tensor
@@ -203,10 +198,7 @@ def pack(codes: Tensor, factors: Tensor) -> Packed4 | None:
     # 1..7 and -8 look into the one table, 0..-7 into the other.
     places = torch.where(codes > 0, codes - 1, torch.where(codes == -8, 7, 8 - codes)).int()
     words = (places.view(rows, 2, inner // 8, 4) << (4 * torch.arange(4, device=device)).int()).sum(-1).int()
-    joined = (words[:, 0] | (words[:, 1] << 16)).view(rows, inner // 32, 4)
-    # [N, half, group, word] to [group, N, half, word]
-    sides = tables.contiguous().view(torch.int32).view(rows, 2, inner // (2 * GROUP), 2).permute(2, 0, 1, 3)
-    return Packed4(joined.transpose(0, 1).contiguous(), sides.reshape(-1, rows, 4).contiguous())
+    return Packed4((words[:, 0] | (words[:, 1] << 16)).contiguous(), tables.contiguous())
 
 
 def gemv4(
@@ -226,15 +218,12 @@ def gemv4(
     pdl: bool = False,
 ) -> None:
     """Launch it; arguments as `quamba.kernels.triton_gemv.gemv`, but for the weight."""
-    quads, rows, _ = w.codes.shape
+    rows, words = w.codes.shape
+    chunk = min(words & -words, 128)
     norm_weight, in_scale, eps = (scale, scale, 0.0) if norm is None else norm
-    programs = triton.cdiv(rows, block)
-    scratch = x
     if norm is None:
         x = x.view(torch.int32)
-    else:
-        scratch = torch.empty(len(x), programs, quads * 8, dtype=torch.int32, device=x.device)
-    gemv4_kernel[(programs, len(x))](
+    gemv4_kernel[(triton.cdiv(rows, block), len(x))](
         x,
         w.codes,
         w.tables,
@@ -242,16 +231,15 @@ def gemv4(
         scale if bias is None else bias,
         norm_weight,
         in_scale,
-        scratch,
         out,
         *ring_and_weights(conv, scale),
         x.stride(0),
         eps,
         N=rows,
-        K8=4 * quads,
+        K8=words,
+        CHUNK=chunk,
         BLOCK=block,
-        SLICES=max(1, 32 * warps // block),
-        PIECE=32 * warps,
+        LINE=min(block, max(1, 128 * warps // chunk)),
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
@@ -269,12 +257,10 @@ def gemv4(
 
 def unpack(w: Packed4) -> Tensor:
     """The integers that codes and tables stand for, int8 [N, K]: what `gemv` multiplies with."""
-    rows, device = w.tables.shape[1], w.codes.device
-    codes = w.codes.transpose(0, 1).flatten(1)
-    halves = torch.stack((codes & 0xFFFF, (codes >> 16) & 0xFFFF), 1)
+    rows, device = len(w.codes), w.codes.device
+    halves = torch.stack((w.codes & 0xFFFF, (w.codes >> 16) & 0xFFFF), 1)
     places = ((halves[..., None] >> (4 * torch.arange(4, device=device))) & 0xF).view(rows, -1, GROUP).long()
-    tables = w.tables.view(-1, rows, 2, 2).permute(1, 2, 0, 3).contiguous().view(torch.int64).view(rows, -1)
-    values = (tables[..., None] >> (8 * torch.arange(8, device=device))) & 0xFF
+    values = (w.tables[..., None] >> (8 * torch.arange(8, device=device))) & 0xFF
     one = values.clone()
     one[..., 7] -= 256 * (one[..., 7] > 0)
     other = torch.nn.functional.pad(-values[..., :7], (1, 0))
