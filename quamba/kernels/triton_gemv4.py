@@ -6,7 +6,8 @@
 
 A group's integers are kept beside its codes: a byte permutation looks four codes up at once in a table of eight, and
 gives the sign of what it finds, mostly 0, for codes that the other table has. One has 1..7 and -8, the other the
-magnitudes of 0..-7, which are subtracted; -7 shares a place with -8, whose sign it meets, and makes up for it.
+magnitudes of -1..-6, 0 and -7, which are subtracted, so that it is nearly the first one; -7 shares a place with -8,
+whose sign it meets, and makes up for it.
 
 `pack` repacks the canonical form once: the low and the high half of a 32-bit word hold four neighbouring columns each,
 of the first and of the second half of a row, so that threads read codes and activations alike without gaps.
@@ -26,16 +27,21 @@ from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
 GROUP = 128
+# Of the codes -8..7: in the one table (0..7) or in the other (8..15).
+_PLACES = (7, 15, 13, 12, 11, 10, 9, 8, 14, 0, 1, 2, 3, 4, 5, 6)
 
 
 @triton.jit
-def _high_bytes(near, far, DEVICE: tl.constexpr):
-    """The high word of the 64 bits `far`, `near`, shifted up a byte."""
+def _subtracted(far, DEVICE: tl.constexpr):
+    """The other table's high word: of 5, 6, 7 and -8 what stands for -5, -6, 0 and -7."""
     if DEVICE:
-        return tl.inline_asm_elementwise(
-            "prmt.b32 $0, $1, $2, 0x6543;", "=r,r,r", [near, far], dtype=tl.int32, is_pure=True, pack=1
+        moved = tl.inline_asm_elementwise(
+            "prmt.b32 $0, $1, 0, 0x2410;", "=r,r", [far], dtype=tl.int32, is_pure=True, pack=1
         )
-    return (far << 8) | ((near >> 24) & 0xFF)
+    else:
+        moved = (far & 0xFFFF) | ((far & 0xFF0000) << 8)
+    # 1 less for -7, where the sign of -8 stands in the one table.
+    return moved - (1 << 24)
 
 
 @triton.jit
@@ -157,10 +163,7 @@ def gemv4_kernel(
             low = tl.broadcast_to(near, [QUADS, LINE, lines, 4])
             high = tl.broadcast_to(far, [QUADS, LINE, lines, 4])
             plus = dot4(_chosen(low, high, chosen, DEVICE), packed, plus, DEVICE)
-            low = tl.broadcast_to(near << 8, [QUADS, LINE, lines, 4])
-            # 1 less for -7 where the sign of -8 stands in the other table.
-            rest = _high_bytes(near, far, DEVICE) + ((far >> 31) << 24)
-            high = tl.broadcast_to(rest, [QUADS, LINE, lines, 4])
+            high = tl.broadcast_to(_subtracted(far, DEVICE), [QUADS, LINE, lines, 4])
             minus = dot4(_chosen(low, high, chosen ^ 0x8888, DEVICE), packed, minus, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(tl.sum(plus - minus, axis=3), axis=0)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.
@@ -193,10 +196,11 @@ def pack(codes: Tensor, factors: Tensor) -> Packed4 | None:
     values = (factors.float()[:, :, None] * steps).round().clamp(max=128).long()
     if bool(((values[:, :, 6] > 127) | ((values[:, :, 6] == 0) & (values[:, :, 7] > 0))).any()):
         return None
+    # Where all is 0 there is no sign of -8 either: every code looks up a 0.
+    zero = (values[:, :, 7] == 0).repeat_interleave(GROUP, 1)
     values[:, :, 7] = -values[:, :, 7] & 0xFF
     tables = (values << (8 * (steps - 1))).sum(-1)
-    # 1..7 and -8 look into the one table, 0..-7 into the other.
-    places = torch.where(codes > 0, codes - 1, torch.where(codes == -8, 7, 8 - codes)).int()
+    places = torch.tensor(_PLACES, dtype=torch.int32, device=device)[codes.int() + 8].masked_fill_(zero, 0)
     words = (places.view(rows, 2, inner // 8, 4) << (4 * torch.arange(4, device=device)).int()).sum(-1).int()
     return Packed4((words[:, 0] | (words[:, 1] << 16)).contiguous(), tables.contiguous())
 
@@ -263,7 +267,8 @@ def unpack(w: Packed4) -> Tensor:
     values = (w.tables[..., None] >> (8 * torch.arange(8, device=device))) & 0xFF
     one = values.clone()
     one[..., 7] -= 256 * (one[..., 7] > 0)
-    other = torch.nn.functional.pad(-values[..., :7], (1, 0))
+    nothing = torch.zeros_like(values[..., :1])
+    other = -torch.cat((values[..., :6], nothing, values[..., 6:7]), -1)
     return torch.cat((one, other), -1).gather(2, places).view(rows, -1).to(torch.int8)
 
 
