@@ -53,7 +53,7 @@ class RunConfig:
     calib_path: str
     calib_data_num: int
     calib_seqlen: int
-    batch_size: int
+    batch_size: int | None
     shuffle_seed: int | None
     stats_layers: LayerSelection
     eval_zero_shot: bool

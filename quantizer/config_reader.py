@@ -110,7 +110,7 @@ class _Reader:
             calib_path=self._text("calib_data"),
             calib_data_num=min(calib_data_num, TESTING_CALIBRATION) if testing else calib_data_num,
             calib_seqlen=self._at_least("calib_seqlen", 1),
-            batch_size=self._at_least("batch_size", 1),
+            batch_size=None if options["batch_size"] is None else self._at_least("batch_size", 1),
             shuffle_seed=options["shuffle_seed"],
             stats_layers=self._stats_layers(),
             eval_zero_shot=bool(options["eval_zero_shot"]),

@@ -84,7 +84,8 @@ def run_experiment(
         run.finish(Status.FAILED, str(error))
         raise ExperimentFailedError(str(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
-        message = f"out of memory on {config.device}: try a smaller --batch_size (it was {config.batch_size})"
+        size = config.batch_size or "the default"
+        message = f"out of memory on {config.device}: try a smaller --batch_size (it was {size})"
         run.finish(Status.FAILED, message)
         raise ExperimentFailedError(message) from error
     except Exception as error:

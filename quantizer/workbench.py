@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from quamba.corpora import CalibrationDocuments, calibration_documents, perplexity_text
-from quamba.flow.batches import TokenBatch, batch_documents
+from quamba.flow.batches import TokenBatch, batch_documents, documents_at_once
 from quamba.flow.calibrate import Calibration
 from quamba.models.loading import LoadedModel, load_model
 from quamba.models.saving import size_bytes
@@ -67,7 +67,9 @@ class Workbench:
     def batches(self) -> list[TokenBatch]:
         """The calibration text as tokens."""
         token_ids = self.loaded.tokenizer.encode_batch(self.documents.texts)
-        return batch_documents(token_ids, self._config.batch_size, self._config.calib_seqlen)
+        return batch_documents(
+            token_ids, documents_at_once(self.loaded.device, self._config.batch_size), self._config.calib_seqlen
+        )
 
     @cached_property
     def calibration_facts(self) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quamba.decoding.memory import Memory, Scratch
 from quamba.decoding.plan import (
@@ -39,6 +39,7 @@ class Mamba1Layer:
         conv: behind its first half.
         x_proj: gives codes.
         step: between x_proj and the rotation.
+        dt_weight: of dt_proj for many rows, int8 [E, K]: K is dt_rank up to a multiple of 16, what is added is zeros.
         rotation: before out_proj.
         out_proj: added to the residual stream.
     """
@@ -48,6 +49,7 @@ class Mamba1Layer:
     conv: Convolution
     x_proj: Product
     step: SelectiveStep
+    dt_weight: Tensor
     rotation: Rotation
     out_proj: Product
 
@@ -93,6 +95,7 @@ class Mamba1Layer:
             conv=convolved(mixer.conv1d, 0, in_proj.out_scale[:E]),
             x_proj=parameters,
             step=step,
+            dt_weight=nn.functional.pad(step.dt_weight, (0, -R % 16)) if R % 16 else step.dt_weight,
             rotation=rotation,
             out_proj=product(mixer.out_proj, "out_proj", coded=False),
         )

@@ -12,6 +12,8 @@ from quamba.generation_options import GenerationOptions, Sampling
 
 MAX_GEN_TOKS = 256
 SAMPLING_SEED = 1234
+# So many rows read the weights once for all; more gains little, and their states take memory.
+PROMPTS_ON_CUDA = 64
 _TOKEN_LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 # What lm-eval's tasks also write, and the one value each for which it asks nothing.
 _NEUTRAL = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
@@ -57,7 +59,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     options: GenerationOptions,
     *,
-    batch_size: int,
+    batch_size: int | None,
     streams: Sequence[int] = (),
     on_generated: Callable[[int], None] = lambda _: None,
     compute: Compute = here,
@@ -68,7 +70,7 @@ def generate(
         loaded: the model.
         prompts: token ids, at least one each.
         options: the same for all.
-        batch_size: prompts at a time, of nearly equal length.
+        batch_size: prompts at a time, of nearly equal length; None: 1, on a GPU `PROMPTS_ON_CUDA`.
         streams: a number for each prompt; equal prompts with different numbers are sampled independently. Default:
             their places.
         on_generated: called with the number of prompts done since the last call, at the latest after each batch.
@@ -77,8 +79,9 @@ def generate(
     numbers = streams or range(len(prompts))
     results = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    at_once = batch_size or (PROMPTS_ON_CUDA if loaded.device.type == "cuda" else 1)
+    for start in range(0, len(order), at_once):
+        batch = order[start : start + at_once]
         prompted, streamed = [prompts[i] for i in batch], [numbers[i] for i in batch]
         continuations = compute(
             partial(_generate_batch, loaded, prompted, options, streamed, on_step=lambda: on_generated(0))
@@ -107,4 +110,4 @@ def _generate_batch(
     return texts
 
 
-__all__ = ["MAX_GEN_TOKS", "generate", "parse_options"]
+__all__ = ["MAX_GEN_TOKS", "PROMPTS_ON_CUDA", "generate", "parse_options"]

@@ -40,14 +40,20 @@ class EvaluatedLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
 
     Args:
         loaded: the model.
-        batch_size: inputs in one forward pass.
+        batch_size: inputs in one forward pass; None: what suits the device (`quamba.evals.batching`).
         max_length: tokens that the model reads at most; longer contexts lose their beginning.
         on_progress: called as requests are done.
         compute: runs what the model computes.
     """
 
     def __init__(
-        self, loaded: Evaluable, *, batch_size: int, max_length: int, on_progress: Progress, compute: Compute = here
+        self,
+        loaded: Evaluable,
+        *,
+        batch_size: int | None,
+        max_length: int,
+        on_progress: Progress,
+        compute: Compute = here,
     ) -> None:
         super().__init__()
         self._loaded = loaded
@@ -179,7 +185,7 @@ def run_task(
     *,
     num_fewshot: int,
     limit: int | None,
-    batch_size: int,
+    batch_size: int | None,
     max_length: int,
     on_progress: Progress,
     compute: Compute = here,
@@ -275,8 +281,13 @@ def bootstrap_stderr(f: Callable[[Sequence[Any]], float], xs: Sequence[Any], ite
 
     That one prints, and starts a pool of forked processes, which a process with threads of gRPC must not do.
     """
-    draw = random.Random(0)  # noqa: S311
-    return float(lm_eval.api.metrics.sample_stddev([f(draw.choices(xs, k=len(xs))) for _ in range(iters)]))
+    # numpy's generator of this name in the state of `random.Random(0)` draws what that one's `choices` draws, at once.
+    _, state, _ = random.Random(0).getstate()  # noqa: S311
+    generator = np.random.RandomState()
+    generator.set_state(("MT19937", np.array(state[:-1], dtype=np.uint32), state[-1], 0, 0.0))
+    values = np.fromiter(xs, dtype=object, count=len(xs))
+    draws = (np.floor(generator.random_sample(len(xs)) * len(xs)).astype(np.int64) for _ in range(iters))
+    return float(lm_eval.api.metrics.sample_stddev([f(values[draw].tolist()) for draw in draws]))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 
 from quamba.corpora import perplexity_text
 from quamba.errors import DataError
+from quamba.evals.batching import Batching, Fetched, to_device
 from quamba.evals.interface import Evaluable
 from quamba.evals.scoring import target_log_probs
 from quamba.reports import PerplexityReport, ProgressReport
@@ -22,7 +23,7 @@ def perplexity(
     loaded: Evaluable,
     data_set: str,
     *,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     max_windows: int | None = None,
     window_tokens: int = WINDOW_TOKENS,
 ) -> Iterator[ProgressReport | PerplexityReport]:
@@ -34,7 +35,7 @@ def perplexity(
     Args:
         loaded: the model.
         data_set: "wikitext2", "wikitext2_joined", "gutenberg" or a text file (see `quamba.corpora.perplexity_text`).
-        batch_size: windows in one forward pass.
+        batch_size: windows in one forward pass; None: what suits the device (`quamba.evals.batching`).
         max_windows: measure only the first ones.
         window_tokens: tokens of a window.
 
@@ -44,7 +45,11 @@ def perplexity(
     Raises:
         DataError: the text cannot be read or has fewer than 2 tokens.
     """
-    if batch_size < 1 or window_tokens < 2 or (max_windows is not None and max_windows < 1):
+    if (
+        (batch_size is not None and batch_size < 1)
+        or window_tokens < 2
+        or (max_windows is not None and max_windows < 1)
+    ):
         raise DataError(
             f"batch_size {batch_size}, window_tokens {window_tokens} and max_windows {max_windows} "
             "must be at least 1, 2 and 1"
@@ -53,8 +58,19 @@ def perplexity(
     yield ProgressReport(phase, 0, 0, "windows")
     windows = _windows(loaded.tokenizer.encode(perplexity_text(data_set)), data_set, window_tokens)[:max_windows]
     losses: list[float] = []
-    for start in range(0, len(windows), batch_size):
-        losses += _losses(loaded, windows[start : start + batch_size])
+    batching = Batching(loaded.device, batch_size)
+    start, running = 0, None
+    while start < len(windows):
+        batch = windows[start : start + batching.rows(windows.shape[1])]
+        start += len(batch)
+        # The next windows are under way before the last ones' losses are waited for.
+        started = _start_pass(loaded, batch, batching)
+        if running is not None:
+            losses += _losses(running, windows.shape[1])
+            yield ProgressReport(phase, len(losses), len(windows), "windows")
+        running = started
+    if running is not None:
+        losses += _losses(running, windows.shape[1])
         yield ProgressReport(phase, len(losses), len(windows), "windows")
     yield PerplexityReport(
         data_set=data_set,
@@ -78,14 +94,22 @@ def _windows(ids: list[int], data_set: str, window_tokens: int) -> np.ndarray[tu
 
 
 @torch.no_grad()
-def _losses(loaded: Evaluable, windows: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> list[float]:
+def _start_pass(
+    loaded: Evaluable, windows: np.ndarray[tuple[int, int], np.dtype[np.int64]], batching: Batching
+) -> Fetched:
+    """Log probabilities of each window's tokens after its first, float32 [2, windows x (tokens - 1)]."""
+    with batching.watched(windows.size):
+        hidden = loaded.model.hidden_states(to_device(windows, loaded.device))[:, :-1].flatten(0, 1)
+        positions = np.arange(len(hidden), dtype=np.int64)
+        targets = np.ascontiguousarray(windows[:, 1:]).ravel()
+        found = target_log_probs(loaded.model, hidden, positions, targets, loaded.tokenizer.vocab_size)
+    return Fetched(found)
+
+
+def _losses(found: Fetched, window_tokens: int) -> list[float]:
     """Mean negative log likelihood of each window's tokens after its first."""
-    hidden = loaded.model.hidden_states(torch.from_numpy(windows).to(loaded.device))[:, :-1].flatten(0, 1)
-    positions = np.arange(len(hidden), dtype=np.int64)
-    log_probs, _ = target_log_probs(
-        loaded.model, hidden, positions, np.ascontiguousarray(windows[:, 1:]).ravel(), loaded.tokenizer.vocab_size
-    )
-    return [float(loss) for loss in -log_probs.reshape(len(windows), -1).mean(axis=1)]
+    log_probs = found.numpy()[0].astype(np.float64).reshape(-1, window_tokens - 1)
+    return [float(loss) for loss in -log_probs.mean(axis=1)]
 
 
 def _exp(loss: float) -> float:

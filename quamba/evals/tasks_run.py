@@ -30,7 +30,7 @@ def evaluate_tasks(
     *,
     num_fewshot: int = 0,
     limit: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     max_length: int = MAX_LENGTH,
 ) -> Iterator[ProgressReport | TaskReport]:
     """Evaluate lm-eval tasks, one after the other.
@@ -40,7 +40,8 @@ def evaluate_tasks(
         tasks: names of shipped tasks, or of lm-eval's tasks, groups and tags; each once.
         num_fewshot: examples before each request, but for tasks that fix them at none.
         limit: only the first documents of each task.
-        batch_size: inputs in one forward pass; results do not depend on it.
+        batch_size: inputs in one forward pass; results do not depend on it. None: what suits the device
+            (`quamba.evals.batching`).
         max_length: tokens that the model reads at most.
 
     Yields:
@@ -49,7 +50,12 @@ def evaluate_tasks(
     Raises:
         TaskError: a task is unknown or cannot be run.
     """
-    if batch_size < 1 or max_length < 2 or num_fewshot < 0 or (limit is not None and limit < 1):
+    if (
+        (batch_size is not None and batch_size < 1)
+        or max_length < 2
+        or num_fewshot < 0
+        or (limit is not None and limit < 1)
+    ):
         raise TaskError(
             f"batch_size {batch_size}, max_length {max_length}, num_fewshot {num_fewshot} and limit {limit} "
             "must be at least 1, 2, 0 and 1"
@@ -60,7 +66,7 @@ def evaluate_tasks(
 
 
 def _evaluate_task(
-    loaded: Evaluable, name: str, num_fewshot: int, limit: int | None, batch_size: int, max_length: int
+    loaded: Evaluable, name: str, num_fewshot: int, limit: int | None, batch_size: int | None, max_length: int
 ) -> Iterator[ProgressReport | TaskReport]:
     """lm-eval calls the model back, so it runs in a thread; what it tells, and what it wants computed, comes through a
     queue."""

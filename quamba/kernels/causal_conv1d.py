@@ -46,12 +46,20 @@ def last_inputs(x: Tensor, lengths: Tensor | None, count: int, context: Tensor |
         count: K - 1.
         context: [Bt, count, C] before x; None for zeros.
     """
-    before = x.new_zeros(x.shape[0], count, x.shape[2]) if context is None else context
-    whole = torch.cat([before, x], dim=1)
+    length, channels = x.shape[1:]
     if lengths is None:
-        return whole[:, x.shape[1] :].clone()
-    positions = lengths[:, None] + torch.arange(count, device=x.device)
-    return whole.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
+        if length >= count:
+            return x[:, length - count :].clone()
+        before = x.new_zeros(len(x), count, channels) if context is None else context
+        return torch.cat([before[:, length:], x], dim=1)
+    # Of x only what is remembered is read.
+    positions = lengths[:, None] - count + torch.arange(count, device=x.device)
+    inside = x.gather(1, positions.clamp(min=0)[:, :, None].expand(-1, -1, channels))
+    outside = (positions < 0)[:, :, None]
+    if context is None:
+        return inside.masked_fill(outside, 0)
+    earlier = (positions + count).clamp(max=count - 1)[:, :, None].expand(-1, -1, channels)
+    return torch.where(outside, context.gather(1, earlier), inside)
 
 
 __all__ = ["causal_conv1d", "last_inputs"]

@@ -56,6 +56,7 @@ class Observer:
         self._counted = averaged if detailed else []
         self._tail: Tail | None = None
         self._extremes: tuple[Tensor, Tensor] | None = None
+        self._before: ValueRange | None = None
         self._sums, self._squares = Series(documents), Series(documents)
         self.sample = Sample(documents) if detailed else None
         self._grouped = grouped
@@ -72,10 +73,13 @@ class Observer:
             top = largest(documents, max(rank.tail for rank in ranks.values()))
             for alpha, rank in ranks.items():
                 self._quantiles[alpha].append(rank.value(top))
-        if self._exact or self._counted:
-            if self._tail is None:
-                self._tail = self._new_tail(documents)
-            self._tail.update(documents)
+        self.update_rest(documents)
+
+    def update_rest(self, documents: Documents, *, tail: bool = True) -> None:
+        """Keep what is asked for beside count, extremes and quantiles of documents; without the tail if it is so."""
+        if tail and (self._exact or self._counted):
+            d, tokens, channels = documents.shape
+            self.tail_of(d * tokens, channels).update(documents)
         if self.sample is not None:
             self._update_details(self.sample, documents)
         if self.channel_tail is not None:
@@ -88,23 +92,50 @@ class Observer:
         """The smallest and the largest values of the channels, float32 [C]; a `Station` keeps them up to date."""
         self._extremes = low, high
 
+    def set_before(self, before: ValueRange) -> None:
+        """The extremes of all channels together, where they are known already."""
+        self._before = before
+
+    def set_quantiles(self, alpha: float, values: Tensor) -> None:
+        """The quantile of |x| at one of `alphas` in each document, float32 [documents], where others have found it."""
+        self._quantiles[alpha].replace(values)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The quantiles that are taken of each document, ascending."""
+        return tuple(sorted(self._quantiles))
+
     @property
     def needs_values(self) -> bool:
         """Whether more is kept than the extremes."""
-        return bool(self._quantiles or self._exact or self.detailed or self._grouped)
+        return bool(self._quantiles) or self.needs_rest
+
+    @property
+    def counts_clipped(self) -> bool:
+        """Whether a tail is kept to count what an ema clips, and for nothing else."""
+        return bool(self._counted) and not self._exact
+
+    @property
+    def needs_rest(self) -> bool:
+        """Whether more is kept than the extremes and quantiles of documents."""
+        return bool(self._exact or self.detailed or self._grouped)
 
     def _update_details(self, sample: Sample, documents: Documents) -> None:
         sample.update(documents)
         self._sums.append(documents.sums())
         self._squares.append(documents.squares())
 
-    def _new_tail(self, documents: Documents) -> Tail:
-        """Large enough for every exact quantile; where only an ema's clipped elements are counted, for about these."""
-        d, tokens, channels = documents.shape
-        expected = max(self._total, d * tokens) * channels
-        counted = max((_TAIL_MARGIN * (1.0 - alpha) for alpha in self._counted), default=0.0)
-        size = max(Rank.of(alpha, expected).tail + 1 for alpha in [*self._exact, 1.0 - min(1.0, counted)])
-        return Tail(min(expected, size), share=None if self._exact else counted)
+    def tail_of(self, rows: int, channels: int) -> Tail:
+        """The tail; made when it is first asked for, for at least so many rows.
+
+        Large enough for every exact quantile; where only an ema's clipped elements are counted, for about these.
+        """
+        if self._tail is None:
+            expected = max(self._total, rows) * channels
+            counted = max((_TAIL_MARGIN * (1.0 - alpha) for alpha in self._counted), default=0.0)
+            size = max(Rank.of(alpha, expected).tail + 1 for alpha in [*self._exact, 1.0 - min(1.0, counted)])
+            self._tail = Tail(min(expected, size), share=None if self._exact else counted)
+        return self._tail
 
     def column_extremes(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest value of each channel (of a state: of each of its elements), float32 [C].
@@ -137,6 +168,8 @@ class Observer:
         Raises:
             ValueError: nothing was seen.
         """
+        if self._before is not None:
+            return self._before
         low, high = self.column_extremes()
         return ValueRange(min=float(low.min()), max=float(high.max()))
 

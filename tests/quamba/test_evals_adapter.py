@@ -118,6 +118,10 @@ def test_the_standard_error_is_lm_evals(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     assert quiet == bootstrap_stderr(perplexity, values, iters=200)
     assert lm_eval_adapter.bootstrap_stderr(mean, [2.0] * 5, iters=10) == 0.0
+    # Metrics of a whole corpus are taken over tuples.
+    pairs = [(number % 3, number % 2) for number in range(30)]
+    agreeing = lambda drawn: mean([float(left == right) for left, right in drawn])  # noqa: E731
+    assert lm_eval_adapter.bootstrap_stderr(agreeing, pairs, iters=200) == bootstrap_stderr(agreeing, pairs, iters=200)
 
 
 def test_the_tokenizer_is_identified() -> None:

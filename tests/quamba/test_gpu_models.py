@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quamba.evals import batching
 from quamba.evals.scoring import TokenRequest, score_requests
 from quamba.flow.calibrate import Calibration, batch_documents
 from quamba.flow.quantize import quantize
@@ -155,13 +156,16 @@ class Loaded:
         return self.model.device
 
 
+@pytest.mark.parametrize("batch_size", [3, None])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores(family: str) -> None:
-    """Log likelihoods of continuations, in batches of ragged rows."""
+def test_scores(family: str, batch_size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log likelihoods of continuations, in batches of ragged rows, as many as the user or the device wants."""
+    monkeypatch.setattr(batching, "TOKENS_ON_CUDA", 48)
+    monkeypatch.setattr(batching, "_FIRST_TOKENS", 16)
     here, tokenizer = model_of(small_config(family)), load_tokenizer(MODELS / "mamba-2m")
     requests = [TokenRequest(tuple(prompt), tuple(prompt[: 1 + len(prompt) // 2])) for prompt in PROMPTS]
     results = [
-        score_requests(Loaded(model, tokenizer), requests, batch_size=3)
+        score_requests(Loaded(model, tokenizer), requests, batch_size=batch_size)
         for model in (here, copy.deepcopy(here).to(DEVICE))
     ]
     for (mine, greedy), (other, also_greedy) in zip(*results, strict=True):

@@ -167,3 +167,6 @@ def test_last_inputs_respect_lengths() -> None:
     assert remembered.flatten(1).tolist() == [[0.0, 0.0, 1.0], [6.0, 7.0, 8.0]]
     later = last_inputs(x, torch.tensor([2, 1]), 3, remembered)
     assert later.flatten(1).tolist() == [[1.0, 1.0, 2.0], [7.0, 8.0, 5.0]]
+    assert last_inputs(x[:, :2], None, 3, remembered).flatten(1).tolist() == [[1.0, 1.0, 2.0], [8.0, 5.0, 6.0]]
+    assert last_inputs(x[:, :2], None, 3).flatten(1).tolist() == [[0.0, 1.0, 2.0], [0.0, 5.0, 6.0]]
+    assert last_inputs(x, None, 3, remembered).flatten(1).tolist() == [[2.0, 3.0, 4.0], [6.0, 7.0, 8.0]]

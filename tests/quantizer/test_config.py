@@ -32,7 +32,7 @@ def test_an_empty_specification_has_the_defaults_of_the_table() -> None:
     config = read()
     assert (config.w_bits, config.a_bits, config.percentile_alpha, config.observer) == (8, 8, None, "")
     assert config.record()["observer"] == "ema"
-    assert (config.calib_data_num, config.calib_seqlen, config.batch_size) == (512, 512, 1)
+    assert (config.calib_data_num, config.calib_seqlen, config.batch_size) == (512, 512, None)
     assert config.stats_layers.of(6) == (0, 1, 2)
     assert config.tasks == ("lambada_openai",)
     assert config.ppl_datasets == ("wikitext2",)
