@@ -15,7 +15,7 @@ from quamba.decoding.plan import (
     rotation_of,
     state_scale,
 )
-from quamba.decoding.products import Before, coming, multiply
+from quamba.decoding.products import Before, Read, coming, multiply
 from quamba.kernels.convolution import Convolution, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
@@ -131,7 +131,7 @@ class Mamba1Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        following: Product | None,
+        following: Read | None,
     ) -> None:
         """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
         batch = len(residual)

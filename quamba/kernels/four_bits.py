@@ -94,8 +94,8 @@ class Kernels:
         if rows == 1:
             split = self.split.Split.empty(rows, columns, x.device)
             self.split.split(x, split, pdl=self.pdl)
-            block, warps, _ = self.shape(width, columns // 2)
-            how = {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
+            block, warps, registers = self.shape(width, columns // 2)
+            how = {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
             self.gemv.gemv4_half(split, codes, group_scale, bias, out, kind=1, **how)
             return out
         halves = self.gemm.Halves.empty(rows, columns, x.device)

@@ -40,7 +40,8 @@ class Launch:
         join_warps: warps of a program across heads.
         shapes: rows, warps and registers of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
-        tile: of products of many rows, with warps and stages; None: `default_tile` chooses.
+        tile: of products of many rows, with warps and stages; None: what `gemm` chooses.
+        workspace: where programs may leave parts of sums (`quamba.kernels.hopper`), of one chain of launches.
     """
 
     device: bool = True
@@ -55,10 +56,12 @@ class Launch:
     shapes: dict[tuple[int, int], Shape] = field(default_factory=dict)
     other: Shape | None = None
     tile: tuple[tuple[int, int, int], int, int] | None = None
+    workspace: Tensor | None = None
 
-    def gemv(self, rows: int, inner: int, *, bits: int = 8) -> dict[str, Any]:
-        """Arguments of `gemv` for a weight [rows, inner]."""
-        default = default_shape(rows, inner) if bits == 8 else default_shape4(rows, inner)
+    def gemv(self, rows: int, inner: int, *, bits: int = 8, floats: bool = False) -> dict[str, Any]:
+        """Arguments of `gemv` for a weight [rows, inner] of so many bits; `floats`: what it meets are no codes."""
+        integers4 = bits == 4 and not floats
+        default = default_shape4(rows, inner) if integers4 else default_shape(rows, inner * bits // 8)
         block, warps, registers = self.shapes.get((rows, inner), self.other or default)
         return {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
 
@@ -74,7 +77,7 @@ class Launch:
     def gemm(self) -> dict[str, Any]:
         """Arguments of `gemm`."""
         if self.tile is None:
-            return {"pdl": self.pdl}
+            return {"pdl": self.pdl, "workspace": self.workspace}
         tile, warps, stages = self.tile
         return {"tile": tile, "warps": warps, "stages": stages, "pdl": self.pdl}
 

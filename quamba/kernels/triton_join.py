@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes.
+"""Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes or floats.
 
     X [R, P], the channels in rows:   out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)) M; s)
 
@@ -45,6 +45,7 @@ def join_kernel(
     COLUMN_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     ROTATE: tl.constexpr,
+    FLOATS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Columns COLUMN_BLOCK * program_id(0).., rows ROW_BLOCK * program_id(1).. of batch row program_id(2)."""
@@ -57,7 +58,9 @@ def join_kernel(
         inside = tl.load(right + p[:, None] * P + to_p[None, :], mask=(p < P)[:, None] & (to_p < P)[None, :], other=0.0)
     else:
         r, p = to_r, to_p
-    s = tl.load(scale)
+    s = 1.0
+    if not FLOATS:
+        s = tl.load(scale)
     inverse = 1.0 / s
     wait_before(PDL)
     v = tl.load(x + row * (R * P) + r[:, None] * P + p[None, :], mask=(r < R)[:, None] & (p < P)[None, :], other=0.0)
@@ -78,17 +81,21 @@ def join_kernel(
         high, low = _halves(v * inverse)
         high, low = _halves(tl.dot(low, inside, tl.dot(high, inside)))
         v = tl.dot(across, low, tl.dot(across, high))
-    else:
+    elif not FLOATS:
         v = tl.math.div_rn(v, s)
     place = out + row * (R * P) + to_r[:, None] * P + to_p[None, :]
-    tl.store(place, to_codes(v), mask=(to_r < R)[:, None] & (to_p < P)[None, :])
+    live = (to_r < R)[:, None] & (to_p < P)[None, :]
+    if FLOATS:
+        tl.store(place, v, mask=live)
+    else:
+        tl.store(place, to_codes(v), mask=live)
 
 
 def join(
     x: Tensor,
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
+    scale: Tensor | None,
     out: Tensor,
     *,
     rows: int,
@@ -104,8 +111,8 @@ def join(
         x: float32 [Bt, R P].
         squares: float32 [Bt, sums], of equally many channels each, in their order; None without a norm.
         factors: L^T and M, of +-1, float16 [R, R] and [P, P]; None without rotation.
-        scale: float32, of the codes.
-        out: int8 [Bt, R P].
+        scale: float32, of the codes; None for floats.
+        out: int8 [Bt, R P], or float32.
         rows: R.
         groups: G, of channels that share a mean; each has R / G rows.
         eps: added to the mean.
@@ -122,7 +129,7 @@ def join(
         x if squares is None else squares,
         left,
         right,
-        scale,
+        x if scale is None else scale,
         out,
         eps,
         R=rows,
@@ -136,6 +143,7 @@ def join(
         COLUMN_BLOCK=column_block,
         NORM=squares is not None,
         ROTATE=factors is not None,
+        FLOATS=scale is None,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
@@ -147,7 +155,7 @@ def join_reference(
     x: Tensor,
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
+    scale: Tensor | None,
     out: Tensor,
     *,
     rows: int,
@@ -162,7 +170,7 @@ def join_reference(
     if factors is not None:
         left, right = (factor.float() for factor in factors)
         v = left @ v @ right
-    out.copy_((v / scale).round().clamp(QMIN, QMAX).flatten(1))
+    out.copy_((v if scale is None else (v / scale).round().clamp(QMIN, QMAX)).flatten(1))
 
 
 __all__ = ["join", "join_kernel", "join_reference"]
