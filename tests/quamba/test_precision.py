@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from quamba.errors import ModelError
+from quamba.errors import ModelError, RecipeError
+from quamba.flow.batches import batch_documents
+from quamba.flow.quantize import quantize
+from quamba.flow.recipe import Recipe
 from quamba.models.loading import load_model
 from quamba.models.precision import in_dtype
 from tests.quamba.checkpoints import small_config, write_checkpoint
@@ -37,6 +40,13 @@ def test_steps_go_on_from_a_prompt(tmp_path: Path) -> None:
     cache = model.new_cache(1)
     model.prefill(IDS[:, :-1], None, cache)
     assert torch.allclose(model.step(IDS[:, -1], cache), model(IDS)[:, -1], atol=2e-2)
+
+
+def test_half_precision_is_not_quantized(tmp_path: Path) -> None:
+    """Scales would be those of rounded weights."""
+    half = in_dtype(load_model(str(write_checkpoint(tmp_path, small_config("mamba1")))), "float16")
+    with pytest.raises(RecipeError, match="float32 weights"):
+        list(quantize(half.model, Recipe(), batch_documents([[1, 2, 3]], 1)))
 
 
 def test_what_has_no_such_type_is_refused(tmp_path: Path) -> None:
