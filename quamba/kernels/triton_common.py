@@ -70,6 +70,21 @@ def pack4(codes):
 
 
 @triton.jit
+def to_codes(x):
+    """The codes of float32 values, int8: as `round_codes`, in fewer instructions."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    # The lowest bits of the sum are the integer's: nothing has to be taken off again, or converted.
+    return (x + _ROUND).to(tl.int32, bitcast=True).to(tl.int8)
+
+
+@triton.jit
+def pack_codes(x):
+    """float32 [n, 4] to their codes, int32 [n], the first in the lowest byte."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    return pack4((x + _ROUND).to(tl.int32, bitcast=True))
+
+
+@triton.jit
 def wait_before(PDL: tl.constexpr):
     """Let the next kernel start, and wait until the one before is done and its writes can be seen."""
     if PDL:
@@ -123,10 +138,12 @@ __all__ = [
     "convolve_past",
     "dot4",
     "pack4",
+    "pack_codes",
     "prefetch",
     "quantize",
     "round_codes",
     "silu",
     "softplus",
+    "to_codes",
     "wait_before",
 ]
