@@ -8,6 +8,7 @@ for what these cannot do, or where they are not installed.
 
 import functools
 import importlib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ from quamba.kernels.selective_scan import ScanResult
 
 # Copies from memory that a kernel does not wait for begin here.
 _LEAST_CAPABILITY = (8, 0)
+
+_log = logging.getLogger(__name__)
 
 
 class Convolution(Protocol):
@@ -102,6 +105,8 @@ def implementations(device_type: str) -> Implementations:
 def own_kernel(name: str, device_type: str) -> Any:
     """A module of this package with a kernel in Triton; None: it does not run on this type of device.
 
+    Whether it gives there what plain PyTorch gives is tried once; where it does not, this is said in a warning.
+
     Args:
         name: of the module in `quamba.kernels`.
         device_type: of a torch.device: "cpu", "cuda".
@@ -109,10 +114,18 @@ def own_kernel(name: str, device_type: str) -> Any:
     if device_type != "cuda" or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return None
     try:
-        return importlib.import_module(f"quamba.kernels.{name}")
+        module = importlib.import_module(f"quamba.kernels.{name}")
     except ImportError:
         # What other packages have, and plain PyTorch, do as well, slower.
         return None
+    try:
+        reason = None if module.agrees(torch.device(device_type)) else "its results are others"
+    except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if reason is None:
+        return module
+    _log.warning("the kernel %s is not used (%s): slower ones run in its place", name, reason)
+    return None
 
 
 def causal_conv1d(

@@ -14,8 +14,11 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.triton_common import round_codes
+from quamba.qtypes import QMAX, QMIN
 
 _OUT, _WARPS = 32, 4
+# For `agrees`: a code that falls to the other side changes all that follow in its column.
+_SAME, _ABSOLUTE = 0.98, 1e-3
 
 
 @triton.jit
@@ -106,4 +109,44 @@ def round_block(
     return codes, errors
 
 
-__all__ = ["round_block", "round_block_kernel"]
+@torch.no_grad()
+def agrees(device: torch.device) -> bool:
+    """Whether the kernel gives there what plain PyTorch gives, but for codes where a last bit decides."""
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.randn(24, 40, generator=generator).to(device)
+    U = torch.randn(24, 24, generator=generator).triu().to(device) / 8 + torch.eye(24, device=device)
+    scales = torch.rand(2, 40, generator=generator).to(device) / 8 + 0.25
+    which = torch.arange(24, dtype=torch.int32, device=device) // 12
+    for channel in (None, torch.full((40,), 0.01, device=device)):
+        factors = scales if channel is None else scales * 60
+        given = columns, U, factors, channel, which, (-8, 7)
+        (codes, errors), (expected, others) = round_block(*given), round_block_reference(*given)
+        same = codes == expected
+        if float(same.float().mean()) < _SAME or not torch.allclose(errors[same], others[same], atol=_ABSOLUTE):
+            return False
+    return True
+
+
+def round_block_reference(
+    columns: Tensor,
+    U: Tensor,
+    scales: Tensor,
+    channel_scale: Tensor | None,
+    which: Tensor,
+    bounds: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """The definition, in plain PyTorch; arguments and result as `round_block`."""
+    w, codes, errors = columns.clone(), torch.empty_like(columns, dtype=torch.int8), torch.empty_like(columns)
+    for j in range(len(columns)):
+        scale = scales[int(which[j])]
+        step = scale if channel_scale is None else scale * channel_scale
+        q = (w[j] / step).round().clamp(*bounds)
+        value = q * scale
+        if channel_scale is not None:
+            value = value.round().clamp(QMIN, QMAX) * channel_scale
+        codes[j], errors[j] = q, (w[j] - value) / U[j, j]
+        w[j + 1 :] -= U[j, j + 1 :, None] * errors[j]
+    return codes, errors
+
+
+__all__ = ["agrees", "round_block", "round_block_kernel", "round_block_reference"]

@@ -40,3 +40,11 @@ def test_the_kernel_rounds_as_plain_pytorch_does(
     assert (found[0].codes != found[1].codes).float().mean() < 0.01
     assert bool((found[0].codes[:, 3] == 0).all())
     torch.testing.assert_close(*errors, rtol=0.01, atol=0.0)
+
+
+def test_the_trial_finds_out_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel passes it; one whose errors are others does not."""
+    assert triton_round_block.agrees(torch.device(DEVICE))
+    right = triton_round_block.round_block
+    monkeypatch.setattr(triton_round_block, "round_block", lambda *given: (right(*given)[0], right(*given)[1] * 1.1))
+    assert not triton_round_block.agrees(torch.device(DEVICE))
