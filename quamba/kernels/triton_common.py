@@ -118,7 +118,23 @@ def convolve_new(new, acc, last, f, b, s):
     return quantize(silu(v), s).to(tl.float32)
 
 
+@triton.jit
+def add_products(codes, weight, sums, first, C, J: tl.constexpr, J_BLOCK: tl.constexpr, DEVICE: tl.constexpr):
+    """sums_j += sum_c q_c W_jc of the channels from `first` on, all integers, as other programs do at the same time.
+
+    `codes` are zeros beyond the last channel, C; `weight` has four channels in each word, [C / 4, J].
+    """
+    FOURS: tl.constexpr = codes.shape[0] // 4
+    packed = pack4(tl.reshape(codes.to(tl.int32), [FOURS, 4]))
+    four, j = first // 4 + tl.arange(0, FOURS), tl.arange(0, J_BLOCK)
+    inside = ((four >= 0) & (four < C // 4))[:, None] & (j < J)[None, :]
+    w = tl.load(weight + four[:, None] * J + j[None, :], mask=inside, other=0)
+    products = dot4(w, tl.broadcast_to(packed[:, None], w.shape), tl.zeros(w.shape, dtype=tl.int32), DEVICE)
+    tl.atomic_add(sums + j, tl.sum(products, axis=0), mask=j < J, sem="relaxed")
+
+
 __all__ = [
+    "add_products",
     "convolve_new",
     "convolve_past",
     "dot4",

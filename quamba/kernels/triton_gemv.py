@@ -6,7 +6,8 @@
     a_n = sum_k x_k W_nk (32-bit integers)
     y_n = a_n s_n (+ b_n)        out = q8 codes of y, or y in float32, or residual += y
 
-Behind codes a convolution can follow, of which each needs no more than its own past.
+Behind codes a convolution can follow, of which each needs no more than its own past; and behind that another product,
+of which each program adds its part to sums of 32-bit integers: whatever their order, they are the same.
 
 A program owns a few rows of W and reads them whole, 16 bytes a thread and load, before it waits for its input.
 """
@@ -16,8 +17,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Past, convolve_reference
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
+from quamba.kernels.convolution import Convolution, Following, Past, convolve_reference
+from quamba.kernels.triton_common import (
+    add_products,
+    convolve_new,
+    convolve_past,
+    dot4,
+    pack4,
+    prefetch,
+    round_codes,
+    wait_before,
+)
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -38,6 +48,8 @@ def gemv_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
+    next_weight,
+    sums,
     N,
     x_stride,
     eps,
@@ -48,6 +60,8 @@ def gemv_kernel(
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
+    NEXT: tl.constexpr,
+    NEXT_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
     OUT: tl.constexpr,
@@ -89,6 +103,10 @@ def gemv_kernel(
         acc_past, last, f, b, s = convolve_past(
             kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
         )
+        first = tl.program_id(0) * BLOCK - FIRST
+        if PDL and NEXT > 0 and NEXT % 4 == 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
+            if (first >= 0) & (first < CHANNELS):
+                prefetch(next_weight + first // 4 * NEXT, tl.minimum(BLOCK, CHANNELS - first) * NEXT, 0, 1)
     wait_before(PDL)
     target = out + row * N + own
     if OUT == 2:
@@ -122,6 +140,10 @@ def gemv_kernel(
         if TAPS > 0:
             tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
             y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
+            if NEXT > 0:  # noqa: SIM102
+                if (first > -BLOCK) & (first < CHANNELS):
+                    new = tl.where(conv, y, 0.0)
+                    add_products(new, next_weight, sums + row * NEXT, first, CHANNELS, NEXT, NEXT_BLOCK, DEVICE)
         tl.store(target, y.to(tl.int8), mask=there)
     elif OUT == 1:
         tl.store(target, y, mask=there)
@@ -159,6 +181,7 @@ def gemv(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
     block: int = 16,
     warps: int = 8,
     device: bool = True,
@@ -175,6 +198,7 @@ def gemv(
         kind: what becomes of y.
         norm: the norm's weight float32 [K], the scale of what it gives, and eps.
         conv: a convolution behind it, for codes; its memory is brought up to date.
+        following: a product of the codes behind the convolution.
         block: rows of w a program takes.
         warps: of a program.
         device: use the device's integer dot product.
@@ -194,6 +218,7 @@ def gemv(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
+        *((scale, scale) if following is None else (following.weight, following.sums)),
         rows,
         x.stride(0),
         eps,
@@ -204,6 +229,8 @@ def gemv(
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
+        NEXT=0 if following is None else following.weight.shape[1],
+        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,
@@ -226,6 +253,7 @@ def gemv_reference(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
 ) -> None:
     """The definition, in plain PyTorch; arguments as `gemv`."""
     if norm is not None:
@@ -238,6 +266,10 @@ def gemv_reference(
         out.copy_(y.round().clamp(QMIN, QMAX))
         if conv is not None:
             convolve_reference(out, *conv)
+            if following is not None:
+                weight = following.weight.t().contiguous().view(torch.int8)
+                codes = out[:, conv[0].first : conv[0].first + weight.shape[1]]
+                following.sums.add_((codes.double() @ weight.double().t()).to(torch.int32))
     elif kind == FLOAT:
         out.copy_(y)
     else:

@@ -19,8 +19,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Past
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
+from quamba.kernels.convolution import Convolution, Following, Past
+from quamba.kernels.triton_common import (
+    add_products,
+    convolve_new,
+    convolve_past,
+    dot4,
+    pack4,
+    prefetch,
+    round_codes,
+    wait_before,
+)
 from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
@@ -70,6 +79,8 @@ def gemv4_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
+    next_weight,
+    sums,
     N,
     x_stride,
     eps,
@@ -80,6 +91,8 @@ def gemv4_kernel(
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
+    NEXT: tl.constexpr,
+    NEXT_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
     OUT: tl.constexpr,
@@ -127,6 +140,10 @@ def gemv4_kernel(
         acc_past, last, f, b, s = convolve_past(
             kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
         )
+        first = tl.program_id(0) * BLOCK - FIRST
+        if PDL and NEXT > 0 and NEXT % 4 == 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
+            if (first >= 0) & (first < CHANNELS):
+                prefetch(next_weight + first // 4 * NEXT, tl.minimum(BLOCK, CHANNELS - first) * NEXT, 0, 1)
     wait_before(PDL)
     target = out + row * N + own
     if OUT == 2:
@@ -174,6 +191,10 @@ def gemv4_kernel(
         if TAPS > 0:
             tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
             y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
+            if NEXT > 0:  # noqa: SIM102
+                if (first > -BLOCK) & (first < CHANNELS):
+                    new = tl.where(conv, y, 0.0)
+                    add_products(new, next_weight, sums + row * NEXT, first, CHANNELS, NEXT, NEXT_BLOCK, DEVICE)
         tl.store(target, y.to(tl.int8), mask=there)
     elif OUT == 1:
         tl.store(target, y, mask=there)
@@ -222,6 +243,7 @@ def gemv4(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
     block: int = 16,
     warps: int = 8,
     device: bool = True,
@@ -243,6 +265,7 @@ def gemv4(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
+        *((scale, scale) if following is None else (following.weight, following.sums)),
         rows,
         x.stride(0),
         eps,
@@ -253,6 +276,8 @@ def gemv4(
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
+        NEXT=0 if following is None else following.weight.shape[1],
+        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,

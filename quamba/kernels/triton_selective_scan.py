@@ -210,9 +210,9 @@ def selective_scan_kernel(
 def scan_shape(states: int, warps: int) -> tuple[int, int, int, int]:
     """BLOCK, STEPS, LANES, PER_LANE: threads are shared among channels and their states, and time is in registers."""
     padded: int = triton.next_power_of_2(states)
-    lanes = min(32, max(1, padded // 4))
+    lanes = min(16, max(1, padded // 4))
     per_lane = padded // lanes
-    return 32 * warps // lanes, max(8, min(32, 64 // per_lane)), lanes, per_lane
+    return 32 * warps // lanes, min(16, 64 // per_lane), lanes, per_lane
 
 
 def selective_scan(
