@@ -1,17 +1,19 @@
-"""Who decodes a model's single tokens: the fused kernels where they can, else the model itself."""
+"""Who decodes a model's single tokens and reads its prompts: the fused kernels where they can, else the model."""
 
 import importlib
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
+from quamba.nn.cache import Cache
 from quamba.nn.linear import QLinear
 from quamba.nn.model import MambaLM
 
-# "0": models decode by themselves.
+# "0": models decode and read by themselves.
 VARIABLE = "QLOG_FUSED_DECODE"
 # Integer dot products and what Triton compiles for begin here.
 _LEAST_CAPABILITY = (8, 0)
@@ -21,9 +23,21 @@ _PDL_CAPABILITY = (9, 0)
 _AHEAD_SHARE = 0.25
 # Of logits. Random models, which rounding drives apart most, were seen up to 0.14 apart; other logits are 1.4.
 _TOLERANCE = 0.5
+# Where a model keeps what was made of it.
+_MADE = "_fused"
 
 _log = logging.getLogger(__name__)
-_decoders: WeakKeyDictionary[MambaLM, tuple[torch.Tensor, Any]] = WeakKeyDictionary()
+
+
+class _Made:
+    """What was made of a model's tensors, of which `mark` is one; a copy of the model has none."""
+
+    def __init__(self, mark: Tensor | None) -> None:
+        self.mark = mark
+        self.parts: dict[str, Any] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Made":
+        return _Made(None)
 
 
 def decoder_of(model: Any) -> Any:
@@ -33,19 +47,39 @@ def decoder_of(model: Any) -> Any:
     the environment variable QLOG_FUSED_DECODE is 0; where they do not run it, this is said once, and the model decodes
     by itself, as every other model does.
     """
+    decoder = _part(model, "decoder", _decoder)
+    return model if decoder is None else decoder
+
+
+def reader_of(model: MambaLM) -> Any:
+    """What reads a model's prompts in its place, a `quamba.prompts.reader.PromptReader`; None: the model itself does.
+
+    As with `decoder_of`, and the variable is the same.
+    """
+    return _part(model, "reader", _reader)
+
+
+def _part(model: Any, name: str, make: Callable[[Any, MambaLM], Any]) -> Any:
     if os.environ.get(VARIABLE) == "0" or not isinstance(model, MambaLM) or model.device.type != "cuda":
-        return model
+        return None
     mark = _quantized_part(model)
     if mark is None:
-        return model
-    known = _decoders.get(model)
+        return None
+    made = model.__dict__.get(_MADE)
     # Another device, or quantized anew: other tensors.
-    if known is None or known[0] is not mark:
-        known = _decoders[model] = (mark, _decoder(model))
-    return model if known[1] is None else known[1]
+    if made is None or made.mark is not mark:
+        made = model.__dict__[_MADE] = _Made(mark)
+    if "plan" not in made.parts:
+        made.parts["plan"] = _plan(model)
+    if name not in made.parts:
+        # While it is compared with the model, the model runs by itself.
+        made.parts[name] = None
+        plan = made.parts["plan"]
+        made.parts[name] = None if plan is None else make(plan, model)
+    return made.parts[name]
 
 
-def _quantized_part(model: MambaLM) -> torch.Tensor | None:
+def _quantized_part(model: MambaLM) -> Tensor | None:
     parts = (part for part in model.layers.modules() if isinstance(part, QLinear) and part.in_scale is not None)
     return next((part.codes for part in parts), None)
 
@@ -59,27 +93,29 @@ def launch_for(device: torch.device) -> Any:
     return launch.Launch(pdl=True, ahead_bytes=int(properties.L2_cache_size * _AHEAD_SHARE))
 
 
-def _decoder(model: MambaLM) -> Any:
+def _plan(model: MambaLM) -> Any:
     capability = torch.cuda.get_device_capability(model.device)
     if capability < _LEAST_CAPABILITY:
         _log.warning(
-            "compute capability %d.%d has no fused kernels (8.0 is the least): plain PyTorch decodes, with the same "
+            "compute capability %d.%d has no fused kernels (8.0 is the least): plain PyTorch runs, with the same "
             "results but slower",
             *capability,
         )
         return None
     try:
-        graphed = importlib.import_module("quamba.decoding.graphed")
-        plan, runner = (importlib.import_module(f"quamba.decoding.{name}") for name in ("plan", "runner"))
+        runner, plan = (importlib.import_module(f"quamba.decoding.{name}") for name in ("runner", "plan"))
     except ImportError as error:
-        _log.warning("Triton cannot be imported (%s): plain PyTorch decodes, with the same results but slower", error)
+        _log.warning("Triton cannot be imported (%s): plain PyTorch runs, with the same results but slower", error)
         return None
     try:
-        made = runner.Plan.of(model)
+        return runner.Plan.of(model)
     except plan.NotFusedError as error:
-        _log.warning("no fused kernels for this model, as %s: it decodes without them, slower", error)
+        _log.warning("no fused kernels for this model, as %s: it runs without them, slower", error)
         return None
-    decoder = graphed.GraphedDecoder(made, launch_for(model.device))
+
+
+def _decoder(plan: Any, model: MambaLM) -> Any:
+    decoder = importlib.import_module("quamba.decoding.graphed").GraphedDecoder(plan, launch_for(model.device))
     reason = disagreement(decoder, model)
     if reason is None:
         return decoder
@@ -87,26 +123,65 @@ def _decoder(model: MambaLM) -> Any:
     return None
 
 
+def _reader(plan: Any, model: MambaLM) -> Any:
+    reading, error = (importlib.import_module(f"quamba.{name}") for name in ("prompts.reader", "decoding.plan"))
+    try:
+        reader = reading.PromptReader(plan, launch_for(model.device))
+        reason = reading_disagreement(reader, model)
+    except error.NotFusedError as unfit:
+        reason = str(unfit)
+    if reason is None:
+        return reader
+    _log.warning("fused kernels do not read prompts, as %s: plain PyTorch does, slower", reason)
+    return None
+
+
 @torch.no_grad()
 def disagreement(decoder: Any, model: MambaLM) -> str | None:
-    """Why a decoder cannot stand for its model: it fails, or a few steps behind a prompt say something else.
-
-    Codes that lie between two may fall to either side, which grows from layer to layer: logits agree when they have
-    more in common than not.
-    """
-    tokens = (torch.arange(10, device=model.device) * 7919 + 17) % model.config.vocab_size
+    """Why a decoder cannot stand for its model: it fails, or a few steps behind a prompt say something else."""
+    tokens = _tokens(model, 10)
     prompt, rest = tokens[None, :8], tokens[8:]
-    cache, own = decoder.new_cache(1), model.new_cache(1)
+
+    def steps(of: Any) -> Tensor:
+        cache = of.new_cache(1)
+        of.prefill(prompt, None, cache)
+        return torch.stack([of.step(token[None], cache) for token in rest])
+
+    return _difference(lambda: steps(decoder), lambda: steps(model))
+
+
+@torch.no_grad()
+def reading_disagreement(reader: Any, model: MambaLM) -> str | None:
+    """Why a reader cannot stand for its model: it fails, or says something else of two prompts and what follows them.
+
+    One prompt is longer than the other, and both than what the kernels take at once.
+    """
+    ids = _tokens(model, 2 * 81).view(2, 81)
+    lengths = torch.tensor([70, 33], device=model.device)
+
+    def logits(read: Callable[[Tensor, Tensor | None, Cache], Tensor]) -> Tensor:
+        cache = model.new_cache(2)
+        prompts, more = read(ids[:, :70], lengths, cache), read(ids[:, 70:], None, cache)
+        return model.head(torch.cat((prompts[0], prompts[1, :33], more.flatten(0, 1))))
+
+    return _difference(lambda: logits(reader.hidden_states), lambda: logits(model.own_hidden_states))
+
+
+def _tokens(model: MambaLM, count: int) -> Tensor:
+    return (torch.arange(count, device=model.device) * 7919 + 17) % model.config.vocab_size
+
+
+def _difference(run: Callable[[], Tensor], own: Callable[[], Tensor]) -> str | None:
+    """Codes that lie between two may fall to either side, which grows from layer to layer: logits agree when they have
+    more in common than not."""
     try:
-        decoder.prefill(prompt, None, cache)
-        found = torch.stack([decoder.step(token[None], cache) for token in rest]).double()
+        found = run().double()
     except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
         return f"they fail here ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    model.prefill(prompt, None, own)
-    expected = torch.stack([model.step(token[None], own) for token in rest]).double()
+    expected = own().double()
     apart = float((found - expected).norm() / expected.norm().clamp(min=1e-30))
     # NaN is no agreement.
     return None if apart < _TOLERANCE else f"their logits are off by {apart:.2g} of their size"
 
 
-__all__ = ["VARIABLE", "decoder_of", "disagreement", "launch_for"]
+__all__ = ["VARIABLE", "decoder_of", "disagreement", "launch_for", "reader_of", "reading_disagreement"]

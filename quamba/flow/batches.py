@@ -49,9 +49,31 @@ def batch_documents(
     return batches
 
 
+def merge_batches(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:
+    """The same documents in the same order, as many batches in one as have up to so many tokens with their padding."""
+    merged: list[TokenBatch] = []
+    waiting: list[TokenBatch] = []
+    for batch in batches:
+        rows = sum(len(part.lengths) for part in [*waiting, batch])
+        width = max(part.input_ids.shape[1] for part in [*waiting, batch])
+        if waiting and rows * width > tokens:
+            merged.append(_side_by_side(waiting))
+            waiting = []
+        waiting.append(batch)
+    return [*merged, _side_by_side(waiting)] if waiting else merged
+
+
+def _side_by_side(batches: Sequence[TokenBatch]) -> TokenBatch:
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.input_ids.shape[1] for batch in batches)
+    input_ids = [torch.nn.functional.pad(batch.input_ids, (0, width - batch.input_ids.shape[1])) for batch in batches]
+    return TokenBatch(torch.cat(input_ids), torch.cat([batch.lengths for batch in batches]))
+
+
 def documents_at_once(device: torch.device, batch_size: int | None) -> int:
     """The user's number; without one 1, and `DOCUMENTS_ON_CUDA` on a GPU, whose arithmetic few tokens leave idle."""
     return batch_size or (DOCUMENTS_ON_CUDA if device.type == "cuda" else 1)
 
 
-__all__ = ["DOCUMENTS_ON_CUDA", "TokenBatch", "batch_documents", "documents_at_once"]
+__all__ = ["DOCUMENTS_ON_CUDA", "TokenBatch", "batch_documents", "documents_at_once", "merge_batches"]

@@ -1,11 +1,13 @@
 """One sweep over the calibration documents; everything the quantizers and the reports need is kept from it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from quamba.flow.batches import TokenBatch, batch_documents
+from quamba.flow.batches import TokenBatch, batch_documents, merge_batches
 from quamba.flow.recipe import Recipe
 from quamba.flow.scales import (
     GROUPED_SITES,
@@ -23,12 +25,18 @@ from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.observer import Observer
 from quamba.observers.report import Loss, least_loss, report
 from quamba.observers.station import Station
+from quamba.observers.watching import device_sweep, tokens_at_once
 from quamba.qtypes import scale_of
 from quamba.reports import LayerReport, ProgressReport, ReorderRanges
 from quamba.transforms.grouping import Grouping
 
+if TYPE_CHECKING:
+    from quamba.observers.device_sweep import DeviceSweep
+
 # What is quantized of activations is quantized to these.
 _ACTIVATION_BITS = 8
+# The tensor whose rows are checkpoints of the state.
+_STATE = "ssm_state_act"
 
 
 class Calibration:
@@ -67,9 +75,13 @@ class Calibration:
         self.observers[n_layer, HEAD_SITE] = self._observer(HEAD_SITE, True)
         # Of each tensor that holds watched ones, by the first of them.
         self._stations: dict[tuple[int, str], Station] = {}
+        self._first: dict[tuple[int, str], tuple[int, str]] = {}
+        self._sweep: DeviceSweep | None = None
+        self._watched: frozenset[Hashable] | None = None
+        self._lengths: list[int] = []
 
     def _observer(self, op: str, detailed: bool) -> Observer:
-        total = self._states if op.startswith("ssm_state_act") else self._tokens
+        total = self._states if op.startswith(_STATE) else self._tokens
         clippings = {clipping for recipe in self.recipes for clipping in self._candidates(recipe, op)}
         return Observer(clippings, total, self._documents, detailed, grouped=self._grouped and op in GROUPED_SITES)
 
@@ -142,23 +154,73 @@ class Calibration:
         return ranges_of(op, self.observers[layer, op], self.grouping(layer), self.model.config)
 
     def run(self) -> Iterator[ProgressReport]:
-        """The sweep, reporting documents done after each batch."""
-        total = sum(len(batch.lengths) for batch in self.batches)
-        done = 0
-        yield ProgressReport("calibrate", done, total, "documents")
+        """The sweep, reporting documents done after each batch.
+
+        On a CUDA device batches are merged, and documents are reported when the device is done with them.
+        """
         device = self.model.device
-        for batch in self.batches:
-            whole = bool((batch.lengths == batch.input_ids.shape[1]).all())
-            lengths = None if whole else batch.lengths.to(device)
-            self.model.hidden_states(batch.input_ids.to(device), lengths, tap=self._observe)
+        done, total = 0, self._documents
+        yield ProgressReport("calibrate", done, total, "documents")
+        self._sweep = device_sweep(device, total)
+        batches = self.batches
+        if device.type == "cuda":
+            batches = merge_batches(batches, tokens_at_once(self.model.config, device))
+        waiting: list[tuple[int, torch.cuda.Event]] = []
+        for batch in batches:
+            self._pass(batch, device)
             done += len(batch.lengths)
+            if device.type == "cuda":
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch gives it no types
+                event.record()
+                waiting.append((done, event))
+                if len(waiting) < 2:
+                    continue
+                reached, event = waiting.pop(0)
+                event.synchronize()
+                yield ProgressReport("calibrate", reached, total, "documents")
+            else:
+                yield ProgressReport("calibrate", done, total, "documents")
+        if self._sweep is not None:
+            self._again(self._sweep.finish(), batches, device)
+        if waiting:
             yield ProgressReport("calibrate", done, total, "documents")
 
+    def _pass(self, batch: TokenBatch, device: torch.device) -> None:
+        self._lengths = batch.lengths.tolist()
+        whole = min(self._lengths) == batch.input_ids.shape[1]
+        lengths = None if whole else batch.lengths.to(device)
+        self.model.hidden_states(batch.input_ids.to(device), lengths, tap=self._observe)
+
+    def _again(self, keys: Sequence[Hashable], batches: Sequence[TokenBatch], device: torch.device) -> None:
+        """Sweep once more for tensors that the device's own sweep could not do."""
+        self._sweep = None
+        if not keys:
+            return
+        self._watched = frozenset(keys)
+        for layer, op in [key for key, first in self._first.items() if first in self._watched]:
+            self.observers[layer, op] = self._observer(op, self.observers[layer, op].detailed)
+        for batch in batches:
+            self._pass(batch, device)
+
     def _observe(self, layer: int, columns: Mapping[str, int], values: Tensor, counts: Tensor | None) -> None:
-        key = layer, next(iter(columns))
-        if key not in self._stations:
-            self._stations[key] = Station({self.observers[layer, op]: width for op, width in columns.items()})
-        self._stations[key].update(values, counts)
+        op = next(iter(columns))
+        key = layer, op
+        if self._watched is not None and key not in self._watched:
+            return
+        if self._sweep is None:
+            if key not in self._stations:
+                self._stations[key] = Station(self._observers_of(layer, columns))
+            self._stations[key].update(values, counts)
+            return
+        lengths = self._lengths
+        if op.startswith(_STATE):
+            lengths = [-(-n // STATE_STRIDE) for n in lengths]
+        self._sweep.watch(key, lambda: self._observers_of(layer, columns), values, counts, lengths)
+
+    def _observers_of(self, layer: int, columns: Mapping[str, int]) -> dict[Observer, int]:
+        first = layer, next(iter(columns))
+        self._first |= {(layer, op): first for op in columns}
+        return {self.observers[layer, op]: width for op, width in columns.items()}
 
 
 __all__ = ["Calibration", "TokenBatch", "batch_documents"]

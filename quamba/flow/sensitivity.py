@@ -83,7 +83,7 @@ def sensitivities(
     yield ProgressReport("measure", 0, total, "documents")
     for batch in held_out:
         divergences = _divergences(model, layers, spared, quantized, batch)
-        sums = [a + b for a, b in zip(sums, divergences, strict=True)]
+        sums = [a + b for a, b in zip(sums, divergences.tolist(), strict=True)]
         tokens += int(batch.lengths.sum())
         done += len(batch.lengths)
         yield ProgressReport("measure", done, total, "documents")
@@ -98,16 +98,17 @@ def _divergences(
     spared: Sequence[nn.Module],
     quantized: Sequence[nn.Module],
     batch: TokenBatch,
-) -> list[float]:
-    """The sum over a batch's tokens of each layer's divergence."""
+) -> Tensor:
+    """The sum over a batch's tokens of each layer's divergence, float64 [layers]."""
     lengths = batch.lengths.to(model.device)
     residual: Tensor = model.embedding(batch.input_ids.to(model.device))
-    real = torch.arange(residual.shape[1], device=model.device) < lengths[:, None]
+    # Where real tokens are, known without asking the device.
+    real = (torch.arange(residual.shape[1]) < batch.lengths[:, None]).flatten().nonzero().flatten().to(model.device)
 
     def finish(stream: Tensor, first: int) -> Tensor:
         for layer, mixer in zip(layers[first:], spared[first:], strict=True):
             stream = stream + mixer(layer.norm(stream), lengths, None, None)
-        hidden: Tensor = model.norm_f(stream)[real]
+        hidden: Tensor = model.norm_f(stream).flatten(0, 1)[real]
         return hidden
 
     reference, found = finish(residual, 0), []
@@ -116,15 +117,15 @@ def _divergences(
         changed = residual + quantized[index](normalized, lengths, None, None)
         found.append(_divergence(model, reference, finish(changed, index + 1)))
         residual = residual + spared[index](normalized, lengths, None, None)
-    return found
+    return torch.stack(found)
 
 
-def _divergence(model: MambaLM, reference: Tensor, changed: Tensor) -> float:
+def _divergence(model: MambaLM, reference: Tensor, changed: Tensor) -> Tensor:
     """Sum over positions of KL(p || q), of final hidden states [T, D]."""
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=reference.device)
     for start in range(0, len(reference), _ROWS):
         p, q = (torch.log_softmax(model.head(hidden[start : start + _ROWS]), -1) for hidden in (reference, changed))
-        total += float((p.exp() * (p - q)).double().sum())
+        total += (p.exp() * (p - q)).double().sum()
     return total
 
 

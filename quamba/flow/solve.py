@@ -4,6 +4,7 @@ Activations are float throughout (algorithm 6.1): what rounding them costs is an
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ class Solver:
         self._act_order = act_order
         device = model.device
         parts = [part for batch in batches for part in (_cache_sized(batch) if device.type == "cpu" else [batch])]
-        self._lengths = [part.lengths.to(device) for part in parts]
+        # Of batches without padding nothing; of others lengths, and where their real tokens are.
+        self._lengths, self._real = zip(*(_padding(part, device) for part in parts), strict=True)
         with torch.no_grad():
             self._streams: list[Tensor] = [model.embedding(part.input_ids.to(device)) for part in parts]
 
@@ -47,16 +49,16 @@ class Solver:
         """
         hessians: dict[str, Hessian] = {}
 
-        def gather(columns: Mapping[str, int], values: Tensor, counts: Tensor | None) -> None:
+        def gather(real: Tensor | None, columns: Mapping[str, int], values: Tensor, _counts: Tensor | None) -> None:
             name = _INPUTS.get(next(iter(columns)))
             if name is None:
                 return
             hessian = hessians.setdefault(name, Hessian(values.shape[-1], values.device))
-            hessian.add(values if counts is None else values[_real(values, counts)])
+            hessian.add(_taken(values, real))
 
         mixer = layer.mixer
-        for stream, lengths in zip(self._streams, self._lengths, strict=True):
-            mixer(layer.norm(stream), lengths, None, gather)
+        for stream, lengths, real in zip(self._streams, self._lengths, self._real, strict=True):
+            mixer(layer.norm(stream), lengths, None, partial(gather, real))
         solved = {}
         for name, hessian in hessians.items():
             linear = float_linear(getattr(mixer, name))
@@ -72,8 +74,8 @@ class Solver:
         """The head's weight, after all layers."""
         head = float_linear(self._model.lm_head)
         hessian = Hessian(head.weight.shape[1], head.weight.device)
-        for stream, lengths in zip(self._streams, self._lengths, strict=True):
-            hessian.add(self._model.norm_f(stream)[_real(stream, lengths)])
+        for stream, real in zip(self._streams, self._real, strict=True):
+            hessian.add(_taken(self._model.norm_f(stream), real))
         return gptq(head.weight, hessian.matrix(), scheme, act_order=self._act_order)
 
 
@@ -114,9 +116,18 @@ def in_proj_blocks(mixer: torch.nn.Module) -> tuple[int, ...] | None:
     return (c.d_inner, c.d_inner, GN, GN, c.nheads)
 
 
-def _real(values: Tensor, counts: Tensor) -> Tensor:
-    """bool [Bt, T]: the entries that are no padding."""
-    return torch.arange(values.shape[1], device=values.device) < counts[:, None]
+def _padding(batch: TokenBatch, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Lengths and flat positions of the real tokens of a batch on a device; None for both where all are real."""
+    width = batch.input_ids.shape[1]
+    real = torch.arange(width) < batch.lengths[:, None]
+    if bool(real.all()):
+        return None, None
+    return batch.lengths.to(device), real.flatten().nonzero().flatten().to(device)
+
+
+def _taken(values: Tensor, real: Tensor | None) -> Tensor:
+    """The real tokens of [Bt, T, D]."""
+    return values if real is None else values.flatten(0, 1)[real]
 
 
 __all__ = ["Solutions", "Solver", "in_proj_blocks"]

@@ -1,14 +1,17 @@
 """What the blocks compute with: the one place that chooses an implementation for the device of the tensors.
 
 Elsewhere than on CUDA devices it is the plain PyTorch of this package, which defines the results. On them it is
-mamba-ssm's and causal-conv1d's kernels, and plain PyTorch for what these cannot do, or where they are not installed.
+mamba-ssm's and causal-conv1d's kernels, for Mamba-1's states on the way a kernel of this package, and plain PyTorch for
+what these cannot do, or where they are not installed.
 (`quamba.kernels.int_matmul` needs nothing that torch does not have.)
 """
 
 import functools
+import importlib
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from quamba.kernels import causal_conv1d as plain_conv1d
@@ -19,6 +22,9 @@ from quamba.kernels.fused_conv1d import FusedConv1d
 from quamba.kernels.fused_selective_scan import FusedSelectiveScan
 from quamba.kernels.packages import load_functions
 from quamba.kernels.selective_scan import ScanResult
+
+# Copies from memory that a kernel does not wait for begin here.
+_LEAST_CAPABILITY = (8, 0)
 
 
 class Convolution(Protocol):
@@ -89,6 +95,18 @@ def implementations(device_type: str) -> Implementations:
     return chosen
 
 
+@functools.cache
+def own_selective_scan(device_type: str) -> Any:
+    """This package's kernel for Mamba-1's recurrence with states on the way, a module; None: it does not run there."""
+    if device_type != "cuda" or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+        return None
+    try:
+        return importlib.import_module("quamba.kernels.triton_float_scan")
+    except ImportError:
+        # What other packages have does as well, slower.
+        return None
+
+
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None, *, silu: bool = False
 ) -> Tensor:
@@ -119,6 +137,10 @@ def selective_scan(
     stride: int | None = None,
 ) -> ScanResult:
     """The Mamba-1 recurrence: arguments and result as `quamba.kernels.selective_scan.selective_scan`."""
+    own = own_selective_scan(x.device.type)
+    if own is not None and stride is not None and own.fits(x, A):
+        result: ScanResult = own.float_scan(x, dt, A, B, C, D, state=state, stride=stride)
+        return result
     return implementations(x.device.type).selective_scan(x, dt, A, B, C, D, state=state, stride=stride)
 
 
@@ -137,4 +159,12 @@ def chunk_scan(
     return implementations(x.device.type).chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
 
 
-__all__ = ["PLAIN", "Implementations", "causal_conv1d", "chunk_scan", "implementations", "selective_scan"]
+__all__ = [
+    "PLAIN",
+    "Implementations",
+    "causal_conv1d",
+    "chunk_scan",
+    "implementations",
+    "own_selective_scan",
+    "selective_scan",
+]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from quamba.granularity import SCHEMES, WeightScheme
+from quamba.kernels.four_bits import linear_of_codes
 from quamba.kernels.int_matmul import int8_matmul
 from quamba.nn.state import Kept, register
 from quamba.packing import pack_int4, unpack_int4
@@ -40,7 +41,8 @@ class QLinear(nn.Module):
 
     8-bit activations: y = (sum_k q_w q_x) s_x s_w + b with 32-bit integer sums, each output channel with its own s_w;
     rounded to codes of `out_scale` where the consumer takes codes. q_w is the 8-bit code, or the integer that a 4-bit
-    code and its group's factor make (see `quamba.grids`). Float activations: y = x (q s_g)^T + b in float32.
+    code and its group's factor make (see `quamba.grids`). Float activations: y = x (q s_g)^T + b in float32, or as
+    `quamba.kernels.four_bits` has it on CUDA devices.
 
     The buffers are the canonical form, the one of saved files. What products run on is made of them at first use.
 
@@ -120,7 +122,7 @@ class QLinear(nn.Module):
     def forward(self, x: Activation) -> Activation:
         """[..., in] to [..., out]; a float input is quantized with `in_scale` first where products are of integers."""
         if self.in_scale is None or self.weight_scale is None:
-            return nn.functional.linear(to_float(x), self.operand(), self.bias)
+            return self._of_floats(to_float(x))
         q = x if isinstance(x, QTensor) else quantize_int8(x, self.in_scale)
         if q.scale.numel() != 1:
             raise ValueError(
@@ -135,6 +137,13 @@ class QLinear(nn.Module):
         if self.bias is not None:
             y.add_(self.bias / self.out_scale)
         return QTensor(y.round_().clamp_(QMIN, QMAX).to(torch.int8), self.out_scale)
+
+    def _of_floats(self, x: Tensor) -> Tensor:
+        if self.group_scale is not None and self.scheme.num_bits == 4:
+            y = linear_of_codes(x, self.codes, self.group_scale, self.bias)
+            if y is not None:
+                return y
+        return nn.functional.linear(x, self.operand(), self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Buffers move to another device: the operand is made there anew.

@@ -1,5 +1,6 @@
 """The language model around the mixers: embedding, residual stream, head."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
@@ -103,6 +104,23 @@ class MambaLM(nn.Module):
         Returns:
             float32 [Bt, L, D]; arbitrary at and beyond a row's length.
         """
+        if tap is None and input_ids.shape[1] > 1 and self.device.type == "cuda":
+            # It reads models, and is known by name alone: where there is no GPU, none of it is imported.
+            reader = importlib.import_module("quamba.decoding.choice").reader_of(self)
+            if reader is not None and reader.takes(*input_ids.shape):
+                read: Tensor = reader.hidden_states(input_ids, lengths, cache)
+                return read
+        return self.own_hidden_states(input_ids, lengths, cache, tap)
+
+    @torch.no_grad()
+    def own_hidden_states(
+        self,
+        input_ids: Tensor,
+        lengths: Tensor | None = None,
+        cache: Cache | None = None,
+        tap: ModelTap | None = None,
+    ) -> Tensor:
+        """The same from the model's own modules, whoever reads prompts for it otherwise."""
         batch, length = input_ids.shape
         at_once = TOKENS_AT_ONCE if tap is None else _TOKENS_WATCHED_AT_ONCE
         if cache is not None or self.device.type != "cpu" or batch * length <= at_once:

@@ -5,7 +5,7 @@ output): the extremes of each column in each block of tokens. Per-channel ranges
 largest elements can be, all follow from these; they are a thirtieth of the data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -119,11 +119,15 @@ def stacks(values: Tensor, counts: Tensor | None) -> Iterator[Tensor]:
         values: float32 [Bt, T, ...].
         counts: int64 [Bt], how many of each row's T entries are real; None: all.
     """
+    yield from stacks_of(values, None if counts is None else counts.tolist())
+
+
+def stacks_of(values: Tensor, lengths: Sequence[int] | None) -> Iterator[Tensor]:
+    """As `stacks`, of lengths that the host knows."""
     flat = values.flatten(2) if values.ndim > 3 else values
-    if counts is None:
+    if lengths is None:
         yield flat
         return
-    lengths = counts.tolist()
     start = 0
     while start < len(lengths):
         end = start + 1
@@ -133,4 +137,4 @@ def stacks(values: Tensor, counts: Tensor | None) -> Iterator[Tensor]:
         start = end
 
 
-__all__ = ["BLOCK", "Documents", "stacks"]
+__all__ = ["BLOCK", "Documents", "stacks", "stacks_of"]

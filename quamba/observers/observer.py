@@ -56,6 +56,7 @@ class Observer:
         self._counted = averaged if detailed else []
         self._tail: Tail | None = None
         self._extremes: tuple[Tensor, Tensor] | None = None
+        self._before: ValueRange | None = None
         self._sums, self._squares = Series(documents), Series(documents)
         self.sample = Sample(documents) if detailed else None
         self._grouped = grouped
@@ -72,6 +73,10 @@ class Observer:
             top = largest(documents, max(rank.tail for rank in ranks.values()))
             for alpha, rank in ranks.items():
                 self._quantiles[alpha].append(rank.value(top))
+        self.update_rest(documents)
+
+    def update_rest(self, documents: Documents) -> None:
+        """Keep what is asked for beside count, extremes and quantiles of documents."""
         if self._exact or self._counted:
             if self._tail is None:
                 self._tail = self._new_tail(documents)
@@ -88,10 +93,28 @@ class Observer:
         """The smallest and the largest values of the channels, float32 [C]; a `Station` keeps them up to date."""
         self._extremes = low, high
 
+    def set_before(self, before: ValueRange) -> None:
+        """The extremes of all channels together, where they are known already."""
+        self._before = before
+
+    def set_quantiles(self, alpha: float, values: Tensor) -> None:
+        """The quantile of |x| at one of `alphas` in each document, float32 [documents], where others have found it."""
+        self._quantiles[alpha].replace(values)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The quantiles that are taken of each document, ascending."""
+        return tuple(sorted(self._quantiles))
+
     @property
     def needs_values(self) -> bool:
         """Whether more is kept than the extremes."""
-        return bool(self._quantiles or self._exact or self.detailed or self._grouped)
+        return bool(self._quantiles) or self.needs_rest
+
+    @property
+    def needs_rest(self) -> bool:
+        """Whether more is kept than the extremes and quantiles of documents."""
+        return bool(self._exact or self.detailed or self._grouped)
 
     def _update_details(self, sample: Sample, documents: Documents) -> None:
         sample.update(documents)
@@ -137,6 +160,8 @@ class Observer:
         Raises:
             ValueError: nothing was seen.
         """
+        if self._before is not None:
+            return self._before
         low, high = self.column_extremes()
         return ValueRange(min=float(low.min()), max=float(high.max()))
 

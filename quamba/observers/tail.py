@@ -7,6 +7,7 @@ a sort and has no limit on n, where `torch.quantile` refuses more than 2^24 elem
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Rank:
     tail: int
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def of(cls, alpha: float, n: int) -> "Rank":
         """The rank of the quantile at `alpha` in [0, 1] of n >= 1 values."""
         in_float32 = n <= _TORCH_LIMIT

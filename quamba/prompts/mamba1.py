@@ -1,5 +1,7 @@
 """A Mamba-1 layer over whole prompts: norm, in_proj, convolution, x_proj, dt_proj, recurrence, rotation, out_proj."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,49 +11,67 @@ from quamba.kernels.launch import Launch
 from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import CODES
+from quamba.kernels.triton_rotate import Factors
 from quamba.kernels.triton_selective_scan import selective_scan
 from quamba.nn.cache import LayerCache
-from quamba.prompts.parts import add, multiply, project, rotate
+from quamba.prompts.parts import add, factors_of, multiply, project, rotate
 from quamba.qtypes import QTensor
 
 
-def read(
-    layer: Mamba1Layer,
-    residual: Tensor,
-    lengths: Tensor | None,
-    cache: LayerCache | None,
-    state_scale: Tensor,
-    how: Launch,
-) -> None:
-    """Add a layer's output for a batch of prompts, and bring what it remembers up to date.
+@dataclass(frozen=True, slots=True, eq=False)
+class Mamba1Prompt:
+    """A layer as these kernels read it.
 
-    Args:
-        layer: as its kernels read it.
-        residual: float32 [Bt, L, D], added to.
-        lengths: real tokens of each right-padded row, int64 [Bt]; None: all.
-        cache: gone on from, and brought up to date; None: nothing is remembered.
-        state_scale: of the state's codes, as a cache has it.
-        how: to launch.
+    Attributes:
+        layer: as a step's kernels do.
+        factors: its rotation; None: plain PyTorch rotates.
     """
-    step = layer.step
-    (E, N), R = step.A.shape, step.dt_weight.shape[1]
-    (batch, length), device = residual.shape[:2], residual.device
-    projected = project(layer.norm, layer.in_proj, residual, how)
-    conv = torch.empty(batch, length, E, dtype=torch.int8, device=device)
-    conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
-    parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
-    multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
-    dt = _time_steps(layer, parameters.flatten(0, 1), how).view(batch, length, E)
-    before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
-    after = torch.empty(batch, E, N, dtype=torch.int8, device=device)
-    values = torch.empty(batch, length, E, device=device)
-    selective_scan(
-        step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
-    )
-    if cache is not None:
-        cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
-        cache.state = QTensor(after, state_scale)
-    add(layer.out_proj, rotate(layer.rotation, values.flatten(0, 1), None, layer.out_proj.in_scale, how), residual, how)
+
+    layer: Mamba1Layer
+    factors: Factors | None
+
+    @classmethod
+    def of(cls, layer: Mamba1Layer) -> "Mamba1Prompt":
+        """From a layer."""
+        return cls(layer, factors_of(layer.rotation, len(layer.step.A)))
+
+    def read(
+        self,
+        residual: Tensor,
+        lengths: Tensor | None,
+        cache: LayerCache | None,
+        state_scale: Tensor,
+        how: Launch,
+    ) -> None:
+        """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
+
+        Args:
+            residual: float32 [Bt, L, D], added to.
+            lengths: real tokens of each right-padded row, int64 [Bt]; None: all.
+            cache: gone on from, and brought up to date; None: nothing is remembered.
+            state_scale: of the state's codes, as a cache has it.
+            how: to launch.
+        """
+        layer, step = self.layer, self.layer.step
+        (E, N), R = step.A.shape, step.dt_weight.shape[1]
+        (batch, length), device = residual.shape[:2], residual.device
+        projected = project(layer.norm, layer.in_proj, residual, how)
+        conv = torch.empty(batch, length, E, dtype=torch.int8, device=device)
+        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
+        parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
+        multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
+        dt = _time_steps(layer, parameters.flatten(0, 1), how).view(batch, length, E)
+        before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+        after = torch.empty(batch, E, N, dtype=torch.int8, device=device)
+        values = torch.empty(batch, length, E, device=device)
+        selective_scan(
+            step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
+        )
+        if cache is not None:
+            cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
+            cache.state = QTensor(after, state_scale)
+        codes = rotate(layer.rotation, self.factors, values.flatten(0, 1), layer.out_proj.in_scale, how)
+        add(layer.out_proj, codes, residual, how)
 
 
 def _time_steps(layer: Mamba1Layer, parameters: Tensor, how: Launch) -> Tensor:
@@ -68,4 +88,4 @@ def _time_steps(layer: Mamba1Layer, parameters: Tensor, how: Launch) -> Tensor:
     return out
 
 
-__all__ = ["read"]
+__all__ = ["Mamba1Prompt"]

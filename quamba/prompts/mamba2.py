@@ -1,56 +1,105 @@
-"""A Mamba-2 layer over whole prompts: norm, in_proj, convolution, recurrence, norm and rotation, out_proj."""
+"""A Mamba-2 layer over whole prompts in seven launches: norm, in_proj, convolution, times, recurrence with its gate,
+norm and rotation, out_proj."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from quamba.decoding.mamba2 import Mamba2Layer
+from quamba.decoding.plan import NotFusedError
 from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
-from quamba.kernels.triton_chunk_scan import chunk_scan_reference
+from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan
+from quamba.kernels.triton_chunk_times import chunk_times
 from quamba.kernels.triton_conv_prompt import conv_prompt
+from quamba.kernels.triton_rotate import Factors
 from quamba.nn.cache import LayerCache
-from quamba.prompts.parts import add, project, rotate
+from quamba.prompts.parts import add, factors_of, project, rotate
 from quamba.qtypes import QTensor
 
 
-def read(
-    layer: Mamba2Layer,
-    residual: Tensor,
-    lengths: Tensor | None,
-    cache: LayerCache | None,
-    state_scale: Tensor,
-    how: Launch,
-) -> None:
-    """Add a layer's output for a batch of prompts, and bring what it remembers up to date.
+@dataclass(frozen=True, slots=True, eq=False)
+class Mamba2Prompt:
+    """A layer as these kernels read it.
 
-    Args:
-        layer: as its kernels read it.
-        residual: float32 [Bt, L, D], added to.
-        lengths: real tokens of each right-padded row, int64 [Bt]; None: all.
-        cache: gone on from, and brought up to date; None: nothing is remembered.
-        state_scale: of the state's codes, as a cache has it.
-        how: to launch.
+    Attributes:
+        layer: as a step's kernels do.
+        scan: its recurrence.
+        dt_scale: of dt's codes, float32 [H].
+        factors: its rotation; None: plain PyTorch rotates.
     """
-    E, H, P, G, N = layer.step.sizes
-    (batch, length), device = residual.shape[:2], residual.device
-    projected = project(layer.norm, layer.in_proj, residual, how)
-    taps, channels = layer.conv.weight.shape
-    conv = torch.empty(batch, length, channels, dtype=torch.int8, device=device)
-    conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
-    before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
-    after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
-    values = torch.empty(batch, length, E, device=device)
-    squares = torch.empty(batch, length, H, device=device)
-    chunk_scan_reference(layer.step, projected, conv, lengths, before, after, values, squares)
-    if cache is not None:
-        inputs = projected[..., layer.conv.first : layer.conv.first + channels]
-        cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
-        cache.state = QTensor(after, state_scale)
-    joined = None if layer.gated is None else squares.flatten(0, 1)
-    codes = rotate(
-        layer.rotation, values.flatten(0, 1), joined, layer.out_proj.in_scale, how, groups=G, eps=layer.gated or 0.0
-    )
-    add(layer.out_proj, codes, residual, how)
+
+    layer: Mamba2Layer
+    scan: ChunkScan
+    dt_scale: Tensor
+    factors: Factors | None
+
+    @classmethod
+    def of(cls, layer: Mamba2Layer) -> "Mamba2Prompt":
+        """From a layer.
+
+        Raises:
+            NotFusedError: the kernels do not run it.
+        """
+        scan = ChunkScan.of(layer.step)
+        if scan is None:
+            raise NotFusedError("heads are smaller or larger than the recurrence in chunks takes them")
+        E, H, *_ = layer.step.sizes
+        dt_scale = layer.step.projected_scale[-H:].contiguous()
+        return cls(layer, scan, dt_scale, factors_of(layer.rotation, E))
+
+    def read(
+        self,
+        residual: Tensor,
+        lengths: Tensor | None,
+        cache: LayerCache | None,
+        state_scale: Tensor,
+        how: Launch,
+    ) -> None:
+        """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
+
+        Args:
+            residual: float32 [Bt, L, D], added to.
+            lengths: real tokens of each right-padded row, int64 [Bt]; None: all.
+            cache: gone on from, and brought up to date; None: nothing is remembered.
+            state_scale: of the state's codes, as a cache has it.
+            how: to launch.
+        """
+        layer, step = self.layer, self.layer.step
+        E, H, P, G, N = step.sizes
+        (batch, length), device = residual.shape[:2], residual.device
+        chunks = -(-length // CHUNK)
+        projected = project(layer.norm, layer.in_proj, residual, how)
+        taps, channels = layer.conv.weight.shape
+        conv = torch.empty(batch, length, channels, dtype=torch.int8, device=device)
+        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
+        decay, entry = (torch.empty(batch, H, chunks, CHUNK, device=device) for _ in range(2))
+        columns = torch.empty(batch, chunks * CHUNK, 2 * G * N, dtype=torch.float16, device=device)
+        given = (self.dt_scale, step.dt_bias, step.A, self.scan.bound, step.dt_limit, lengths)
+        chunk_times(projected, conv, *given, decay, entry, columns, pdl=how.pdl)
+        before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+        after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
+        values = torch.empty(batch, length, E, dtype=torch.float16, device=device)
+        sizes, squares = (torch.empty(batch, length, H, device=device) for _ in range(2))
+        made = (after, values, sizes, squares)
+        chunk_scan(self.scan, projected, conv, decay, entry, columns, before, *made, pdl=how.pdl)
+        if cache is not None:
+            inputs = projected[..., layer.conv.first : layer.conv.first + channels]
+            cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
+            cache.state = QTensor(after, state_scale)
+        codes = rotate(
+            layer.rotation,
+            self.factors,
+            values.flatten(0, 1),
+            layer.out_proj.in_scale,
+            how,
+            sizes=sizes.flatten(0, 1),
+            squares=None if layer.gated is None else squares.flatten(0, 1),
+            groups=G,
+            eps=layer.gated or 0.0,
+        )
+        add(layer.out_proj, codes, residual, how)
 
 
-__all__ = ["read"]
+__all__ = ["Mamba2Prompt"]

@@ -8,7 +8,13 @@ from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemm import gemm
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_norm import norm
-from quamba.kernels.triton_rotate import rotate_reference
+from quamba.kernels.triton_rotate import Factors, rotate_reference
+from quamba.kernels.triton_rotate import rotate as fused_rotate
+
+
+def factors_of(rotation: Rotation, size: int) -> Factors | None:
+    """A rotation of `size` channels as its kernel takes it; None: it does not."""
+    return Factors.of(rotation.factors, rotation.rows, size // rotation.rows)
 
 
 def multiply(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:
@@ -36,17 +42,37 @@ def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Lau
 
 def rotate(
     rotation: Rotation,
+    factors: Factors | None,
     values: Tensor,
-    squares: Tensor | None,
     scale: Tensor,
-    how: Launch,  # noqa: ARG001  # until it is a kernel
+    how: Launch,
     *,
+    sizes: Tensor | None = None,
+    squares: Tensor | None = None,
     groups: int = 1,
     eps: float = 0.0,
 ) -> Tensor:
-    """Norm, rotation and codes: float32 [M, E], and the sums of squares of its heads [M, H], to int8 [M, E]."""
+    """Norm, rotation and codes, int8 [M, E].
+
+    Args:
+        rotation: of E channels.
+        factors: it as the kernel takes it; None: plain PyTorch rotates.
+        values: float32 or float16 [M, E].
+        scale: of the codes, float32.
+        how: to launch.
+        sizes: what values are to be multiplied with for each head, float32 [M, H]; None: nothing.
+        squares: sums of squares of each head, float32 [M, H]; None without a norm.
+        groups: of heads that share a mean.
+        eps: added to the mean.
+    """
     codes = torch.empty_like(values, dtype=torch.int8)
-    rotate_reference(values, squares, rotation.factors, scale, codes, rows=rotation.rows, groups=groups, eps=eps)
+    if factors is not None:
+        fused_rotate(values, sizes, squares, factors, scale, codes, groups=groups, eps=eps, pdl=how.pdl)
+        return codes
+    given = values.float()
+    if sizes is not None:
+        given = (given.view(*sizes.shape, -1) * sizes[..., None]).flatten(1)
+    rotate_reference(given, squares, rotation.factors, scale, codes, rows=rotation.rows, groups=groups, eps=eps)
     return codes
 
 
@@ -55,4 +81,4 @@ def add(p: Product, codes: Tensor, residual: Tensor, how: Launch) -> None:
     multiply(p, codes, residual.flatten(0, 1), ADD, how)
 
 
-__all__ = ["add", "multiply", "project", "rotate"]
+__all__ = ["add", "factors_of", "multiply", "project", "rotate"]

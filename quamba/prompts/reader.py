@@ -4,10 +4,15 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.mamba1 import Mamba1Layer
-from quamba.decoding.runner import Plan
+from quamba.decoding.runner import FusedLayer, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache
-from quamba.prompts import mamba1, mamba2
+from quamba.prompts.mamba1 import Mamba1Prompt
+from quamba.prompts.mamba2 import Mamba2Prompt
+
+# Places within a row are counted in 31 bits; so are tokens, times their heads.
+_MOST_ELEMENTS = 1 << 31
+_MOST_TOKENS = 1 << 24
 
 
 class PromptReader:
@@ -16,10 +21,22 @@ class PromptReader:
     Args:
         plan: the model.
         how: to launch.
+
+    Raises:
+        NotFusedError: the kernels do not run it.
     """
 
     def __init__(self, plan: Plan, how: Launch) -> None:
         self._plan, self._how = plan, how
+        device = plan.model.device
+        # -1 is no device: nothing changes.
+        self._device = device if device.type == "cuda" else -1
+        self._layers = [_of(layer) for layer in plan.layers]
+
+    def takes(self, batch: int, length: int) -> bool:
+        """Whether the kernels can count the places in so many prompts of this length."""
+        widest = max(layer.layer.in_proj.shape[0] for layer in self._layers)
+        return length * widest < _MOST_ELEMENTS and batch * length < _MOST_TOKENS
 
     @torch.no_grad()
     def hidden_states(self, input_ids: Tensor, lengths: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -35,14 +52,17 @@ class PromptReader:
         """
         plan, how = self._plan, self._how
         model = plan.model
-        residual: Tensor = model.embedding(input_ids).contiguous()
-        for index, (layer, scale) in enumerate(zip(plan.layers, plan.state_scales, strict=True)):
-            layer_cache = None if cache is None else cache.layers[index]
-            if isinstance(layer, Mamba1Layer):
-                mamba1.read(layer, residual, lengths, layer_cache, scale, how)
-            else:
-                mamba2.read(layer, residual, lengths, layer_cache, scale, how)
-        return model.norm_f(residual)  # type: ignore[no-any-return]  # modules give Any
+        # Launches go to the current device, whatever tensors they have.
+        with torch.cuda.device(self._device):
+            residual: Tensor = model.embedding(input_ids).contiguous()
+            for index, (layer, scale) in enumerate(zip(self._layers, plan.state_scales, strict=True)):
+                layer.read(residual, lengths, None if cache is None else cache.layers[index], scale, how)
+            hidden: Tensor = model.norm_f(residual)
+        return hidden
+
+
+def _of(layer: FusedLayer) -> Mamba1Prompt | Mamba2Prompt:
+    return Mamba1Prompt.of(layer) if isinstance(layer, Mamba1Layer) else Mamba2Prompt.of(layer)
 
 
 __all__ = ["PromptReader"]

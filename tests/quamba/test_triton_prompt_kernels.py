@@ -7,8 +7,12 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.kernels.convolution import Convolution
+from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan, chunk_scan_reference
+from quamba.kernels.triton_chunk_times import chunk_times, chunk_times_reference
 from quamba.kernels.triton_conv_prompt import conv_prompt, conv_prompt_reference
-from tests.quamba.test_triton_kernels import DEVICE, codes
+from quamba.kernels.triton_rotate import Factors, rotate, rotate_reference
+from quamba.transforms.hadamard import hadamard_matrix
+from tests.quamba.test_triton_kernels import DEVICE, codes, make_step, sqnr_db
 
 REAL = pytest.mark.gpu
 
@@ -52,3 +56,104 @@ def test_convolution_of_a_prompt(
     conv_prompt(given, conv, before, found, tokens=8 if length < 64 else 64)
     conv_prompt_reference(given, conv, before, expected)
     assert_codes_agree(found, expected)
+
+
+def scanned(
+    scan: ChunkScan, projected: Tensor, conv: Tensor, lengths: Tensor | None, before: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """v, squares and the state behind the last token, by the two launches."""
+    E, H, P, G, N = scan.step.sizes
+    (batch, length, _), chunks = projected.shape, -(-projected.shape[1] // CHUNK)
+    decay, entry = (torch.empty(batch, H, chunks, CHUNK, device=DEVICE) for _ in range(2))
+    columns = torch.empty(batch, chunks * CHUNK, 2 * G * N, dtype=torch.float16, device=DEVICE)
+    step, dt = scan.step, 2 * (E + G * N)
+    dt_scale = step.projected_scale[dt:].contiguous()
+    given = (projected, conv, dt_scale, step.dt_bias, step.A, scan.bound, step.dt_limit, lengths)
+    chunk_times(*given, decay, entry, columns)
+    own = [torch.empty_like(made) for made in (decay, entry, columns)]
+    chunk_times_reference(*given, *own)
+    for found, expected in zip((decay, entry, columns[:, :length]), (own[0], own[1], own[2][:, :length]), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
+    out = torch.empty(batch, length, E, dtype=torch.float16, device=DEVICE)
+    sizes, squares = (torch.empty(batch, length, H, device=DEVICE) for _ in range(2))
+    after = torch.empty(batch, H, P, N, dtype=torch.int8, device=DEVICE)
+    chunk_scan(scan, projected, conv, decay, entry, columns, before, after, out, sizes, squares)
+    values = (out.float().view(batch, length, H, P) * sizes[..., None]).flatten(-2)
+    return values, squares, after
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "length", "lengths", "before", "norm_first", "rows"),
+    [
+        ((32, 16, 1, 16), 2, 70, [70, 3], True, False, 1),
+        ((64, 16, 2, 32), 1, 20, None, False, True, 3),
+        pytest.param((1536, 64, 1, 128), 3, 333, [333, 1, 200], True, False, 1, marks=REAL),
+        pytest.param((5120, 64, 1, 128), 2, 1024, None, False, False, 1, marks=REAL),
+        pytest.param((2048, 64, 8, 128), 2, 200, [64, 200], True, True, 5, marks=REAL),
+    ],
+)
+def test_recurrence_of_a_prompt(
+    sizes: tuple[int, int, int, int],
+    batch: int,
+    length: int,
+    lengths: list[int] | None,
+    before: bool,
+    norm_first: bool,
+    rows: int,
+) -> None:
+    """Its definition to 60 dB, from a state or none, however long the rows are; padding leaves the state alone."""
+    torch.manual_seed(0)
+    E, P, G, N = sizes
+    step = make_step(E, P, G, N, norm_first=norm_first, rows=rows)
+    step.projected_scale[2 * E : 2 * E + 2 * G * N] = 0.02
+    step.projected_scale[2 * E + 2 * G * N :] = 0.04
+    projected, conv = codes(batch, length, 2 * E + 2 * G * N + E // P), codes(batch, length, E + 2 * G * N)
+    ends = None if lengths is None else torch.tensor(lengths, device=DEVICE)
+    state = codes(batch, E // P, P, N) if before else None
+    scan = ChunkScan.of(step)
+    assert scan is not None
+    found, squares, after = scanned(scan, projected, conv, ends, state)
+    expected, own_squares, own_after = torch.empty_like(found), torch.empty_like(squares), torch.empty_like(after)
+    chunk_scan_reference(step, projected, conv, ends, state, own_after, expected, own_squares)
+    live = torch.ones(batch, length, dtype=torch.bool, device=DEVICE)
+    if ends is not None:
+        live = torch.arange(length, device=DEVICE) < ends[:, None]
+    quality = sqnr_db(found[live], expected[live]), sqnr_db(squares[live], own_squares[live])
+    assert min(quality) > 60
+    assert_codes_agree(after, own_after, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "heads", "groups", "count", "rotated", "norm", "sized"),
+    [
+        (40, 16, 20, 2, 7, True, True, True),
+        (12, 32, 6, 1, 3, True, False, False),
+        (6, 32, 24, 3, 50, False, True, True),
+        pytest.param(40, 128, 80, 1, 1025, True, True, True, marks=REAL),
+        pytest.param(12, 128, 24, 1, 333, True, True, True, marks=REAL),
+        pytest.param(64, 64, 32, 8, 100, True, True, True, marks=REAL),
+        pytest.param(40, 128, 1, 1, 777, True, False, False, marks=REAL),
+    ],
+)
+def test_norm_and_rotation_of_a_prompt(
+    rows: int, columns: int, heads: int, groups: int, count: int, rotated: bool, norm: bool, sized: bool
+) -> None:
+    """Its definition to 65 dB before codes are rounded, for any number of tokens; with a norm in groups or none."""
+    torch.manual_seed(0)
+    E = rows * columns
+    left = hadamard_matrix(rows) if rows in (12, 64) else torch.randint(0, 2, (rows, rows)) * 2.0 - 1
+    factors = (left.half().to(DEVICE), hadamard_matrix(columns).half().to(DEVICE)) if rotated else None
+    sizes = torch.exp2(torch.randint(-8, 8, (count, heads), device=DEVICE).float()) if sized else None
+    x = torch.randn(count, E, device=DEVICE)
+    if sizes is not None:
+        x = x.half()
+    values = x.float() if sizes is None else (x.float().view(count, heads, -1) * sizes[..., None]).flatten(1)
+    squares = values.view(count, heads, -1).square().sum(-1) if norm else None
+    scale = torch.tensor(0.02 * (E**0.5 if rotated else 1) * (1 if norm else 2), device=DEVICE)
+    made = Factors.of(factors, rows, columns)
+    assert made is not None
+    found, expected = (torch.empty(count, E, dtype=torch.int8, device=DEVICE) for _ in range(2))
+    rotate(x, sizes, squares, made, scale, found, groups=groups, eps=1e-5, steps=2)
+    rotate_reference(values, squares, factors, scale, expected, rows=rows, groups=groups, eps=1e-5)
+    assert int(expected.abs().max()) > 50
+    assert_codes_agree(found, expected, 0.02)

@@ -7,11 +7,15 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from quamba.decoding.choice import VARIABLE, reader_of, reading_disagreement
+from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import Plan
 from quamba.flow.recipe import Recipe
+from quamba.nn.cache import Cache
+from quamba.nn.model import MambaLM
 from quamba.prompts.reader import PromptReader
 from tests.quamba.test_triton_decode import MODELS, quantized
-from tests.quamba.test_triton_kernels import DEVICE, HOW, sqnr_db
+from tests.quamba.test_triton_kernels import DEVICE, GPU, HOW, sqnr_db
 
 # In the interpreter each takes seconds: one of each family is always run.
 ALWAYS = ("mamba2 in groups", "mamba1")
@@ -26,7 +30,8 @@ ALWAYS = ("mamba2 in groups", "mamba1")
 )
 def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
     """Rows of different lengths, then more behind them: hidden states and memory are the model's own."""
-    model = quantized(recipe, **changes)
+    # Heads of 8 channels are a step's only.
+    model = quantized(recipe, **{**changes, "ssm_headdim": 16})
     reader = PromptReader(Plan.of(model), HOW)
     generator = torch.Generator().manual_seed(3)
     cache, own = model.new_cache(3), model.new_cache(3)
@@ -34,10 +39,43 @@ def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         ids = torch.randint(0, 60, (3, width), generator=generator).to(DEVICE)
         lengths = torch.tensor(real, device=DEVICE)
         found = reader.hidden_states(ids, lengths, cache)
-        expected = model.hidden_states(ids, lengths, cache=own)
+        expected = model.own_hidden_states(ids, lengths, own)
         live = torch.arange(width, device=DEVICE) < lengths[:, None]
         assert sqnr_db(found[live], expected[live]) > 35
     for mine, theirs in zip(cache.layers, own.layers, strict=True):
-        assert (mine.conv != theirs.conv).float().mean() < 0.02
-        assert (mine.state.codes.int() - theirs.state.codes.int()).abs().max() <= 1
+        assert sqnr_db(mine.conv, theirs.conv) > 30
+        assert sqnr_db(mine.state.codes, theirs.state.codes) > 30
         assert torch.equal(mine.state.scale, theirs.state.scale)
+
+
+class FakeReader:
+    """Reads as a model does, times a factor; 0: not at all."""
+
+    def __init__(self, model: MambaLM, factor: int) -> None:
+        self.model, self.factor = model, factor
+
+    def hidden_states(self, input_ids: torch.Tensor, lengths: torch.Tensor | None, cache: Cache) -> torch.Tensor:
+        return self.model.own_hidden_states(input_ids, lengths, cache) * (1 // self.factor)
+
+
+def test_wrong_readers_are_found_out() -> None:
+    """One that says something else than its model, or fails, is told from one that agrees."""
+    model = quantized(Recipe(), ssm_headdim=16, n_layer=1)
+    assert reading_disagreement(FakeReader(model, 1), model) is None
+    assert "logits" in str(reading_disagreement(FakeReader(model, -1), model))
+    assert "fail" in str(reading_disagreement(FakeReader(model, 0), model))
+
+
+def test_prompts_that_are_not_for_kernels_are_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off a GPU, where the variable says so, of heads that are too small, and of rows too long to be counted."""
+    model = quantized(Recipe(), ssm_headdim=16, n_layer=1)
+    assert PromptReader(Plan.of(model), HOW).takes(8, 2048)
+    assert not PromptReader(Plan.of(model), HOW).takes(1, 1 << 30)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert reader_of(model.cpu()) is None
+    if GPU:
+        assert isinstance(reader_of(model.to(DEVICE)), PromptReader)
+        monkeypatch.setenv(VARIABLE, "0")
+        assert reader_of(model) is None
+    with pytest.raises(NotFusedError):
+        PromptReader(Plan.of(quantized(Recipe(), ssm_headdim=8, n_layer=1)), HOW)

@@ -1,0 +1,164 @@
+"""What kernels keep of a sweep is, bit for bit, what stations keep; interpreted where there is no GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from quamba.flow import calibrate
+from quamba.flow.batches import batch_documents, merge_batches
+from quamba.flow.calibrate import Calibration
+from quamba.flow.recipe import AUTO_ALPHAS, Recipe
+from quamba.models.config import Family
+from quamba.observers import tail_plan
+from quamba.observers.clipping import MINMAX, Clipping
+from quamba.observers.device_sweep import DeviceSweep
+from quamba.observers.observer import Observer
+from quamba.observers.station import Station
+from tests.quamba.test_artifacts import base
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+ALPHAS = (*AUTO_ALPHAS, 0.995, 0.99) if GPU else (0.99, 0.999, 0.9999, 1.0)
+
+
+def watched(
+    documents: list[torch.Tensor], parts: list[tuple[int, tuple[Clipping, ...], bool]], batch: int, device: str | None
+) -> tuple[list[Observer], list[Any]]:
+    """Observers of parts of these documents, by stations on the CPU or by kernels; and what is to be watched anew."""
+    total = sum(len(document) for document in documents)
+    observers = {Observer(ways, total, len(documents), detailed): width for width, ways, detailed in parts}
+    station, sweep = Station(observers), DeviceSweep(len(documents))
+    for start in range(0, len(documents), batch):
+        some = documents[start : start + batch]
+        lengths = [len(document) for document in some]
+        values = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=1e6)
+        counts = None if min(lengths) == max(lengths) else torch.tensor(lengths)
+        if device is None:
+            station.update(values, counts)
+            continue
+        on_device = None if counts is None else counts.to(device)
+        sweep.watch("a", lambda: observers, values.to(device), on_device, lengths)
+    return list(observers), [] if device is None else sweep.finish()
+
+
+def make(kind: str, lengths: list[int], channels: int) -> list[torch.Tensor]:
+    documents = [torch.randn(length, channels) * 1.5**number for number, length in enumerate(lengths)]
+    if kind == "ties":
+        return [(document * 4).round() / 4 for document in documents]
+    if kind == "outliers":
+        for document in documents:
+            document[:, 5] *= 100
+            document[0, 7] = 3.4e38
+    if kind == "zeros":
+        documents[0].zero_()
+    return documents
+
+
+@pytest.mark.parametrize("kind", ["ties", "outliers", "zeros"])
+@pytest.mark.parametrize(
+    ("lengths", "channels"),
+    [
+        pytest.param([40, 33, 1], 72, id="small"),
+        pytest.param([512, 512, 17, 300, 512, 1], 2048, id="real", marks=pytest.mark.gpu),
+        pytest.param([4, 4, 4, 1], 32768, id="states", marks=pytest.mark.gpu),
+    ],
+)
+def test_a_sweep_of_kernels_is_that_of_stations(kind: str, lengths: list[int], channels: int) -> None:
+    """Extremes, counts and every document's quantiles are equal, whatever the batches, or asked to be taken anew."""
+    documents = make(kind, lengths, channels + 11)
+    ways = tuple(Clipping("ema", alpha) for alpha in ALPHAS)
+    parts = [(8, (MINMAX,), False), (channels, ways, False), (3, (MINMAX,), False)]
+    expected, _ = watched(documents, parts, 2, None)
+    for batch in (1, 2, len(documents)) if GPU else (2,):
+        found, again = watched(documents, parts, batch, DEVICE)
+        if kind == "zeros" and again:
+            continue
+        assert not again
+        for one, other in zip(found, expected, strict=True):
+            assert one.count == other.count
+            assert one.before() == other.before()
+            for mine, theirs in zip(one.column_extremes(), other.column_extremes(), strict=True):
+                assert torch.equal(mine.cpu(), theirs)
+            for alpha in one.alphas:
+                mine, theirs = (o._quantiles[alpha].values() for o in (one, other))
+                assert torch.equal(mine.cpu(), theirs), alpha
+            for way in one.clippings:
+                assert one.clip(way) == other.clip(way)
+
+
+def test_tails_too_large_for_blocks_are_sorted() -> None:
+    """Quantiles near the middle are exact too."""
+    documents, ways = make("normal", [64, 64, 20], 200), (Clipping("ema", 0.6), Clipping("ema", 0.99))
+    expected, _ = watched(documents, [(200, ways, True)], 2, None)
+    found, again = watched(documents, [(200, ways, True)], 2, DEVICE)
+    assert not again
+    for way in ways:
+        assert found[0].clip(way) == expected[0].clip(way)
+        assert torch.equal(found[0].above(1.0).sort().values.cpu(), expected[0].above(1.0).sort().values)
+
+
+def test_what_is_not_finite_is_watched_anew() -> None:
+    """Infinite numbers, and what is none."""
+    for odd in (torch.nan, torch.inf, -torch.inf):
+        documents = make("normal", [10, 12], 140)
+        documents[1][3, 2] = odd
+        assert watched(documents, [(140, (MINMAX,), False)], 2, DEVICE)[1] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("family", "room"), [("mamba1", tail_plan._MORE_ROOM), ("mamba2", tail_plan._MORE_ROOM), ("mamba1", 1)]
+)
+def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scales of all tensors and reports are those of stations; also where buffers overflow and a sweep is repeated."""
+    model = base(tmp_path, family).model.to(DEVICE)
+    recipes = [Recipe(percentile_alpha=alpha) for alpha in (0.9, 0.999)]
+    documents = [[(7 * row + 3 * place) % 500 for place in range(length)] for row, length in enumerate((9, 130))]
+    batches = batch_documents(documents, 2)
+
+    def scales(device: bool) -> dict[Any, Any]:
+        made: list[DeviceSweep] = []
+
+        def sweep_of(_: torch.device, count: int) -> DeviceSweep | None:
+            made.extend([DeviceSweep(count)] if device else [])
+            return made[0] if device else None
+
+        monkeypatch.setattr(calibrate, "device_sweep", sweep_of)
+        calibration = Calibration(model, recipes, batches, (0,))
+        for _ in calibration.run():
+            pass
+        found: dict[Any, Any] = {}
+        for layer, op in calibration.observers:
+            for recipe in recipes:
+                found[layer, op, recipe] = float(calibration.scale(recipe, layer, op))
+                if layer == 0:
+                    found[layer, op, recipe, "report"] = calibration.report(recipe, layer, op)
+        return found
+
+    repeated: list[bool] = []
+    finish = DeviceSweep.finish
+    monkeypatch.setattr(
+        DeviceSweep, "finish", lambda sweep: [key for key in finish(sweep) if not repeated.append(True)]
+    )
+    monkeypatch.setattr(tail_plan, "_MORE_ROOM", room)
+    if room == 1:
+        monkeypatch.setattr(tail_plan, "_ROOM", 0)
+        monkeypatch.setattr(tail_plan, "_LEAST_SHARE", 0)
+    expected, found = scales(False), scales(True)
+    assert found == expected
+    assert bool(repeated) == (room == 1)
+
+
+def test_merged_batches_hold_the_same_documents() -> None:
+    """In their order, padded to the longest, up to so many tokens."""
+    documents = [[row + 1] * length for row, length in enumerate((3, 5, 2, 9, 1, 1, 1))]
+    batches = merge_batches(batch_documents(documents, 2), 21)
+    assert [tuple(batch.input_ids.shape) for batch in batches] == [(2, 5), (2, 9), (3, 1)]
+    rows = [
+        row[:length].tolist() for batch in batches for row, length in zip(batch.input_ids, batch.lengths, strict=True)
+    ]
+    assert rows == documents
+    assert all(batch.input_ids.numel() <= 21 for batch in batches)
