@@ -59,7 +59,8 @@ def random_model(config: ModelConfig, device: torch.device, *, seed: int = 0) ->
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*sizes: int, std: float, mean: float = 0.0) -> Tensor:
-        return torch.randn(*sizes, device=device, generator=generator) * std + mean
+        # In half precision, as published weights are.
+        return (torch.randn(*sizes, device=device, generator=generator) * std + mean).half().float()
 
     D, E, N, K = config.d_model, config.d_inner, config.d_state, config.d_conv
     C = config.conv_dim

@@ -1,41 +1,81 @@
 """Times of decoded tokens and of prompts on a GPU: quantized models against mamba-ssm in float16 in the same process.
 
-    python -m tests.bench.gpu_speed [--only mamba2-2.7b:w8a8] [--out gpu_results.jsonl]
+    python -m tests.bench.gpu_speed [--only mamba2-2.7b:w8a8] [--all] [--out gpu_results.jsonl]
 
-Weights are random, of the published sizes. Medians by CUDA events. Tokens come from CUDA graphs on both sides; prompts
-from one on ours, mamba-ssm has none for them. Each quality is that of logits against the model's own modules in plain
-PyTorch. `python -m tests.bench.gpu_report` makes the table of what is kept.
+Weights are random, of the published sizes; of those between the largest and the smallest, with --all, prompts alone.
+Medians by CUDA events. Tokens come from CUDA graphs on both sides; prompts from one on ours, mamba-ssm has none for
+them. Each quality is that of logits against the model's own modules in plain PyTorch. Shares are of what a copy moves
+and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved.
+`python -m tests.bench.gpu_report` makes the table of what is kept.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quamba.decoding.capture import CapturedPrefill
+from quamba.decoding.capture import CapturedPrefill, CapturedStep
 from quamba.decoding.choice import launch_for
 from quamba.decoding.graphed import GraphedDecoder
+from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.flow.batches import batch_documents
 from quamba.flow.quantize import quantize
 from quamba.flow.recipe import Recipe
-from quamba.kernels.launch import Launch
 from quamba.models.published import published_config, random_model
+from quamba.models.saving import size_bytes
 from quamba.nn.model import MambaLM
 from tests.bench.gpu_baseline import baseline_model, decode_ms, prefill_ms
-from tests.bench.gpu_timing import RESULTS, copy_bandwidth, facts, keep, median_ms, sqnr_db
+from tests.bench.gpu_timing import RESULTS, copy_bandwidth, facts, int8_rate, keep, median_ms, sqnr_db
+from tests.bench.gpu_weights import code_bytes, compared_sizes, product_operations, weight_bytes
 
-# Model, scheme, batches of decoded tokens, prompts.
-CASES: tuple[tuple[str, str, tuple[int, ...], tuple[tuple[int, int], ...]], ...] = (
-    ("mamba2-2.7b", "w8a8", (1, 8, 32), ((1, 1024),)),
-    ("mamba2-2.7b", "w4a8", (1,), ()),
-    ("mamba-2.8b", "w8a8", (1,), ((1, 1024),)),
-    ("mamba-130m", "w8a8", (1,), ((1, 1024),)),
-    ("mamba2-130m", "w8a8", (1,), ((1, 1024),)),
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured of a quantized model.
+
+    Attributes:
+        shape: a published size.
+        scheme: as "w8a8".
+        batches: of decoded tokens.
+        prompts: batch and length.
+        by_default: without --all too.
+    """
+
+    shape: str
+    scheme: str
+    batches: tuple[int, ...] = ()
+    prompts: tuple[tuple[int, int], ...] = ()
+    by_default: bool = True
+
+
+CASES = (
+    Case("mamba2-2.7b", "w8a8", (1, 8, 32, 128, 256), ((1, 1024), (8, 2048))),
+    Case("mamba2-2.7b", "w4a8", (1,)),
+    Case("mamba2-2.7b", "w4a16", (1,)),
+    Case("mamba-2.8b", "w8a8", (1,), ((1, 1024),)),
+    Case("mamba-2.8b", "w4a8", (1,)),
+    Case("mamba-2.8b", "w4a16", (1,)),
+    Case("mamba-130m", "w8a8", (1,), ((1, 1024),)),
+    Case("mamba2-130m", "w8a8", (1,), ((1, 1024),)),
+    *(
+        Case(shape, "w8a8", (), ((1, 1024),), by_default=False)
+        for shape in ("mamba-370m", "mamba2-370m", "mamba-790m", "mamba2-780m", "mamba-1.4b", "mamba2-1.3b")
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Bytes a second of a copy, 8-bit operations a second of a product."""
+
+    bandwidth: float
+    arithmetic: float
 
 
 def quantized_model(shape: str, scheme: str) -> MambaLM:
@@ -45,13 +85,6 @@ def quantized_model(shape: str, scheme: str) -> MambaLM:
     list(quantize(model, recipe, batch_documents(documents, 2)))
     torch.cuda.empty_cache()
     return model
-
-
-def weight_bytes(model: MambaLM) -> int:
-    """Of every weight but the embedding."""
-    skipped = ("embedding",), ("state_scale",)
-    kept = (b for n, b in model.state_dict().items() if not n.startswith(skipped[0]) and not n.endswith(skipped[1]))
-    return sum(buffer.numel() * buffer.element_size() for buffer in kept)
 
 
 def decode_quality_db(model: MambaLM, decoder: GraphedDecoder, batch: int) -> float:
@@ -67,24 +100,38 @@ def decode_quality_db(model: MambaLM, decoder: GraphedDecoder, batch: int) -> fl
     return sqnr_db(torch.stack(found), torch.stack(expected))
 
 
-def step_ms(plan: Plan, batch: int, how: Launch) -> float:
-    runner = DecodeRunner(plan, batch, how, graph=True)
-    ids = torch.full((batch,), 5, device="cuda")
-    return median_ms(lambda: runner.step(ids))
+@torch.no_grad()
+def stepper(model: MambaLM, batch: int) -> tuple[Callable[[torch.Tensor], Any], float]:
+    """What decodes a token, from a graph, and its quality: the fused kernels where they run the model, else its own."""
+    how = launch_for(model.device)
+    try:
+        plan = Plan.of(model)
+    except NotFusedError as error:
+        print("decoded without fused kernels:", error, flush=True)
+        cache = model.new_cache(batch)
+        model.prefill(torch.randint(0, 50000, (batch, 32), device="cuda"), None, cache)
+        return CapturedStep(model, cache, batch).step, 200.0
+    quality = decode_quality_db(model, GraphedDecoder(plan, how), batch)
+    return DecodeRunner(plan, batch, how, graph=True).step, min(quality, 200.0)
 
 
 def our_steps(model: MambaLM, batches: tuple[int, ...], bandwidth: float) -> dict[str, dict[str, Any]]:
     """Time, quality and share of the bandwidth for each batch; what moves is each weight once and the states twice."""
-    plan, how, c = Plan.of(model), launch_for(model.device), model.config
+    c = model.config
+    state_width = 1 if all(layer.mixer.state_scale is not None for layer in model.layers) else 4
     results = {}
     for batch in batches:
-        ms = step_ms(plan, batch, how)
-        moved = weight_bytes(model) + 2 * batch * c.n_layer * c.d_inner * c.d_state
+        step, quality = stepper(model, batch)
+        ids = torch.full((batch,), 5, device="cuda")
+        ms = median_ms(lambda step=step, ids=ids: step(ids))  # type: ignore[misc]  # bound here, called here
+        moved = weight_bytes(model) + 2 * batch * c.n_layer * c.d_inner * c.d_state * state_width
         results[f"batch {batch}"] = {
             "ours_ms": round(ms, 4),
-            "sqnr_db": round(min(decode_quality_db(model, GraphedDecoder(plan, how), batch), 200.0), 1),
+            "sqnr_db": round(quality, 1),
             "bandwidth_share": round(moved / (ms / 1e3) / bandwidth, 3),
         }
+        del step
+        torch.cuda.empty_cache()
     return results
 
 
@@ -105,25 +152,28 @@ def our_prompt(model: MambaLM, batch: int, length: int, bandwidth: float) -> dic
     }
 
 
-def measure(
-    shape: str, scheme: str, batches: tuple[int, ...], prompts: tuple[tuple[int, int], ...], bandwidth: float
-) -> list[dict[str, Any]]:
+def measure(case: Case, rates: Rates) -> list[dict[str, Any]]:
     start = time.monotonic()
-    model = quantized_model(shape, scheme)
+    shape, scheme = case.shape, case.scheme.upper()
+    model = quantized_model(shape, case.scheme)
+    sizes = size_bytes(model), code_bytes(model)
     print(shape, scheme, "quantized in", round(time.monotonic() - start, 1), "s", flush=True)
-    steps = our_steps(model, batches, bandwidth)
+    steps = our_steps(model, case.batches, rates.bandwidth)
     print(json.dumps(steps), flush=True)
-    read = {size: our_prompt(model, *size, bandwidth) for size in prompts}
+    read = {size: our_prompt(model, *size, rates.bandwidth) for size in case.prompts}
+    for size, found in read.items():
+        rate = product_operations(model, *size) / (found["ours_ms"] / 1e3)
+        found["arithmetic_share"] = round(rate / rates.arithmetic, 3)
     print(json.dumps(list(read.values())), flush=True)
     del model
     torch.cuda.empty_cache()
     theirs = baseline_model(shape)
-    results = []
-    for batch, (name, ours) in zip(batches, steps.items(), strict=True):
-        results.append(_compared(f"decode {shape} {scheme.upper()} {name}", ours, decode_ms(theirs, batch)))
+    results = [compared_sizes(f"weights {shape} {scheme}", sizes, theirs)]
+    print(json.dumps(results[0]), flush=True)
+    for batch, (name, ours) in zip(case.batches, steps.items(), strict=True):
+        results.append(_compared(f"decode {shape} {scheme} {name}", ours, decode_ms(theirs, batch)))
     for size, ours in read.items():
-        case = f"prefill {shape} {scheme.upper()} {size[0]} x {size[1]}"
-        results.append(_compared(case, ours, prefill_ms(theirs, *size)))
+        results.append(_compared(f"prefill {shape} {scheme} {size[0]} x {size[1]}", ours, prefill_ms(theirs, *size)))
     del theirs
     torch.cuda.empty_cache()
     print(round(time.monotonic() - start, 1), "s", flush=True)
@@ -141,14 +191,16 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="models and schemes, as mamba2-2.7b:w8a8,mamba-130m:w8a8")
+    parser.add_argument("--all", action="store_true", help="the sizes in between too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    bandwidth = copy_bandwidth()
-    common = facts(bandwidth)
+    rates = Rates(copy_bandwidth(), int8_rate())
+    common = facts(rates.bandwidth, rates.arithmetic)
     print(common, flush=True)
-    for shape, scheme, batches, prompts in CASES:
-        if not options.only or f"{shape}:{scheme}" in options.only.split(","):
-            keep(options.out, measure(shape, scheme, batches, prompts, bandwidth), common)
+    for case in CASES:
+        named = f"{case.shape}:{case.scheme}" in options.only.split(",")
+        if named or (not options.only and (case.by_default or options.all)):
+            keep(options.out, measure(case, rates), common)
 
 
 if __name__ == "__main__":

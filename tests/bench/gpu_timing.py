@@ -1,6 +1,11 @@
-"""What the benchmarks on a GPU share: medians by CUDA events, the bandwidth of a copy, results as lines."""
+"""What the benchmarks on a GPU share: medians by CUDA events, the rates that a share is of, results as lines.
+
+The commit is that of the environment variable QLOG_BENCH_COMMIT, where a copy without git is measured, else git's, with
+"-dirty" where files are changed, else "unknown".
+"""
 
 import json
+import os
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -10,6 +15,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "gpu_results.jsonl"
+COMMIT_VARIABLE = "QLOG_BENCH_COMMIT"
 REPEATS = 50
 
 
@@ -47,21 +53,53 @@ def copy_bandwidth() -> float:
     return 2 * len(source) / (median_ms(lambda: target.copy_(source), 30) / 1e3)
 
 
+def int8_rate() -> float:
+    """Operations a second, two for each product, of 8192 x 8192 x 8192 in 8-bit integers by cuBLAS."""
+    a, b = (torch.randint(-128, 128, (8192, 8192), dtype=torch.int8, device="cuda") for _ in range(2))
+    return 2 * 8192**3 / (median_ms(lambda: torch._int_mm(a, b.t()), 30) / 1e3)
+
+
 def sqnr_db(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(10 * torch.log10(expected.double().square().sum() / (found - expected).double().square().sum()))
 
 
-def facts(bandwidth: float) -> dict[str, Any]:
-    """What results depend on beside the code."""
+def commit() -> str:
+    """Of the code that is measured; see the module."""
+    if given := os.environ.get(COMMIT_VARIABLE):
+        return given
+    # What benchmarks write themselves is no change of the code.
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){RESULTS}")
+    named = _git("rev-parse", "--short", "HEAD")
+    return (named + ("-dirty" if changes else "")) or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says, empty where it says nothing or is not there."""
+    try:
+        found = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
+def facts(bandwidth: float, arithmetic: float | None = None) -> dict[str, Any]:
+    """What results depend on beside the code.
+
+    Args:
+        bandwidth: bytes a second.
+        arithmetic: 8-bit operations a second, where they were measured.
+    """
     import triton
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "copy_tb_s": round(bandwidth / 1e12, 2),
-        "commit": commit.stdout.strip(),
+        "int8_tops": None if arithmetic is None else round(arithmetic / 1e12),
+        "commit": commit(),
     }
 
 
@@ -74,4 +112,16 @@ def keep(path: Path, results: list[dict[str, Any]], common: dict[str, Any]) -> N
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-__all__ = ["REPEATS", "RESULTS", "copy_bandwidth", "facts", "graph_of", "keep", "median_ms", "sqnr_db"]
+__all__ = [
+    "COMMIT_VARIABLE",
+    "REPEATS",
+    "RESULTS",
+    "commit",
+    "copy_bandwidth",
+    "facts",
+    "graph_of",
+    "int8_rate",
+    "keep",
+    "median_ms",
+    "sqnr_db",
+]
