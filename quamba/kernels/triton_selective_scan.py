@@ -140,9 +140,10 @@ def selective_scan_kernel(
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Channels BLOCK * program_id(0).. of row program_id(1)."""
-    row = tl.program_id(1).to(tl.int64)
-    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """BLOCK channels of a row; programs go through a row's channels first."""
+    blocks = tl.cdiv(E, BLOCK)
+    row = (tl.program_id(0) // blocks).to(tl.int64)
+    e = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     t = tl.arange(0, STEPS)
     k = tl.arange(0, LANES * PER_LANE)
     live, kept = e < E, k < N
@@ -250,7 +251,7 @@ def selective_scan(
     """
     (batch, length, channels), (states, rank) = conv.shape, (step.A.shape[1], step.dt_weight.shape[1])
     block, steps, lanes, per_lane = shape or scan_shape(states, warps)
-    selective_scan_kernel[(triton.cdiv(channels, block), batch)](
+    selective_scan_kernel[(triton.cdiv(channels, block) * batch,)](
         conv,
         dt,
         parameters[..., rank:],
