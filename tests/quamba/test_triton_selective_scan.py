@@ -126,10 +126,12 @@ def test_a_prompt_of_one_token_is_a_step() -> None:
 
 
 @pytest.mark.parametrize("states", [1, 3, 4, 16, 64, 100, 256])
-def test_time_is_in_registers(states: int) -> None:
-    """Threads are as many as channels times lanes, so that none of them is left for time; all states have a place."""
-    for warps in (1, 2, 4):
-        block, steps, lanes, per_lane = scan_shape(states, warps)
-        assert block * lanes == 32 * warps
-        assert lanes * per_lane >= states
-        assert steps * per_lane <= 64
+@pytest.mark.parametrize("channels", [64, 5120, 40960])
+def test_time_is_in_registers(states: int, channels: int) -> None:
+    """Threads are as many as channels times lanes, or half as many: none is left for time; all states have a place."""
+    block, steps, lanes, per_lane = scan_shape(states, channels)
+    assert block * lanes in (32, 64)
+    assert lanes * per_lane >= states
+    assert steps * per_lane * block * lanes <= 2048
+    # Four codes at once.
+    assert steps * min(block, lanes * per_lane) >= 4
