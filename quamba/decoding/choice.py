@@ -43,7 +43,7 @@ class _Made:
 def decoder_of(model: Any) -> Any:
     """What `quamba.generation.generate` steps with.
 
-    A model on a CUDA device whose activations are quantized gets the fused kernels, replayed from CUDA graphs, unless
+    A quantized model on a CUDA device gets the fused kernels, replayed from CUDA graphs, unless
     the environment variable QLOG_FUSED_DECODE is 0; where they do not run it, this is said once, and the model decodes
     by itself, as every other model does.
     """
@@ -80,7 +80,7 @@ def _part(model: Any, name: str, make: Callable[[Any, MambaLM], Any]) -> Any:
 
 
 def _quantized_part(model: MambaLM) -> Tensor | None:
-    parts = (part for part in model.layers.modules() if isinstance(part, QLinear) and part.in_scale is not None)
+    parts = (part for part in model.layers.modules() if isinstance(part, QLinear))
     return next((part.codes for part in parts), None)
 
 

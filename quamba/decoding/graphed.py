@@ -1,4 +1,4 @@
-"""A quantized model as generation sees it: prompts by the model itself, single tokens by replayed graphs."""
+"""A model as generation sees it: prompts by the model itself, single tokens by replayed graphs."""
 
 import logging
 

@@ -18,7 +18,7 @@ from quamba.decoding.plan import (
     rotation_of,
     state_scale,
 )
-from quamba.decoding.products import Before, coming, multiply
+from quamba.decoding.products import Before, Read, coming, multiply
 from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
@@ -100,7 +100,7 @@ class Mamba1Layer:
             in_proj=in_proj,
             conv=convolved(mixer.conv1d, 0, in_proj.out_scale[:E]),
             x_proj=parameters,
-            x_weight=parameters.codes().view(torch.int32).t().contiguous(),
+            x_weight=parameters.part.quantized_weight().operand().view(torch.int32).t().contiguous(),
             step=step,
             dt_weight=nn.functional.pad(step.dt_weight, (0, -R % 16)) if R % 16 else step.dt_weight,
             rotation=rotation,
@@ -141,7 +141,7 @@ class Mamba1Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        next_product: Product | None,
+        next_product: Read | None,
     ) -> None:
         """One token: residual float32 [Bt, D] is added to, memory brought up to date; `next_product` is read next."""
         batch = len(residual)

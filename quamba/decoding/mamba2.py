@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quamba.decoding.memory import Memory, Scratch
 from quamba.decoding.plan import NotFusedError, Product, Rotation, convolved, product, rotation_of, state_scales
-from quamba.decoding.products import Before, coming, multiply
+from quamba.decoding.products import Before, Read, coming, multiply
 from quamba.kernels.convolution import Convolution, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
@@ -119,7 +119,7 @@ class Mamba2Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        following: Product | None,
+        following: Read | None,
     ) -> None:
         """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
         batch = len(residual)

@@ -10,7 +10,7 @@ from quamba.qtypes import QTensor
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A layer's memory in fixed buffers: ring int8 [Bt, K, C], state int8 [Bt, ...]."""
+    """A layer's memory in fixed buffers: ring [Bt, K, C] and state [Bt, ...], int8 or float32."""
 
     ring: Tensor
     state: Tensor
@@ -21,14 +21,16 @@ class Memory:
         self.state.zero_()
         if cache.conv is not None:
             self.ring[: len(cache.conv), :-1] = cache.conv
-        if isinstance(cache.state, QTensor):
-            self.state[: len(cache.state.codes)] = cache.state.codes
+        state = cache.state.codes if isinstance(cache.state, QTensor) else cache.state
+        if state is not None:
+            self.state[: len(state)] = state
 
-    def store(self, batch: int, time: int, scale: Tensor) -> LayerCache:
-        """A cache of the first rows before the token at `time`; `scale` is the state's."""
+    def store(self, batch: int, time: int, scale: Tensor | None) -> LayerCache:
+        """A cache of the first rows before the token at `time`; `scale` is the state's, None of floats."""
         K = self.ring.shape[1]
         order = [(time + 1 + tap) % K for tap in range(K - 1)]
-        return LayerCache(self.ring[:batch, order].clone(), QTensor(self.state[:batch].clone(), scale))
+        state = self.state[:batch].clone()
+        return LayerCache(self.ring[:batch, order].clone(), state if scale is None else QTensor(state, scale))
 
 
 @dataclass(frozen=True, slots=True)

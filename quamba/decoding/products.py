@@ -1,7 +1,7 @@
 """A product of a step: by the kernel for its number of rows and its weight's bits."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,10 +10,24 @@ from quamba.decoding.plan import Product
 from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Coming, Launch
 from quamba.kernels.triton_conv_step import conv_step
+from quamba.kernels.triton_expand4 import expand4
 from quamba.kernels.triton_gemm import gemm
+from quamba.kernels.triton_gemm4 import gemm4
 from quamba.kernels.triton_gemv import gemv
 from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_norm import norm
+
+
+class Read(Protocol):
+    """A product of any kind, as far as it is known what it reads."""
+
+    def stored(self, rows: int, few: int) -> Tensor:
+        """What so many rows read most of."""
+        ...
+
+
+# Of more rows, 4-bit codes are made integers once.
+_ROWS_OF_FOUR_BITS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +79,29 @@ def multiply(
         else:
             gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape, bits=4))
         return
-    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
+    multiply_many(p, x, out, kind, how)
     if conv is not None:
         conv_step(out, *conv, pdl=how.pdl)
 
 
-def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Coming:
+def multiply_many(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:
+    """Launch a product on the tensor cores; arguments as `multiply`.
+
+    Codes of 4 bits are made integers on the way there; for very many rows once for all of them, and forgotten then.
+    """
+    if not p.grouped:
+        gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
+        return
+    codes, factors = p.grouped
+    if len(x) <= _ROWS_OF_FOUR_BITS:
+        gemm4(x, codes, factors, p.scale, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
+        return
+    w = expand4(codes, factors, integers=True, device=how.device)
+    # A launch that overlaps would read w too early.
+    gemm(x, w, p.scale, p.bias, out, kind=kind, **how.gemm() | {"pdl": False})
+
+
+def coming(p: Read, batch: int, how: Launch, most: int | None = None) -> Coming:
     """What a later product reads, to be brought into the cache.
 
     Args:
@@ -79,7 +110,7 @@ def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Comi
         how: to launch.
         most: bytes; None: all of it.
     """
-    tensor = p.stored() if batch <= how.few else p.codes()
+    tensor = p.stored(batch, how.few)
     size = tensor.numel() * tensor.element_size()
     if most is not None:
         # A weight of 4 bits is half as long: the same share of it.
@@ -87,4 +118,4 @@ def coming(p: Product, batch: int, how: Launch, most: int | None = None) -> Comi
     return Coming(tensor.view(torch.int8), size // 16 * 16)
 
 
-__all__ = ["Before", "coming", "multiply"]
+__all__ = ["Before", "coming", "multiply", "multiply_many"]

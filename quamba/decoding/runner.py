@@ -1,15 +1,19 @@
 """Single tokens of a quantized model by the fused kernels, replayed from a CUDA graph for each batch size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from quamba.decoding.float_mamba2 import FloatMamba2Layer
+from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half
 from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError, Product, product, state_scale
 from quamba.decoding.products import Before, multiply
+from quamba.kernels.hopper import MOST_ROWS, new_workspace
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_embed import embed
 from quamba.kernels.triton_gemv import FLOAT
@@ -23,7 +27,7 @@ from quamba.nn.model import Layer, MambaLM
 MAX_BATCH = 256
 
 
-FusedLayer = Mamba1Layer | Mamba2Layer
+FusedLayer = Mamba1Layer | Mamba2Layer | FloatMamba2Layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,16 +39,16 @@ class Plan:
         table: of the embedding, int8 or float32 [V, D], or of 4-bit codes.
         table_scale: [V] for codes.
         layers: in order.
-        head: of codes, or None: the model's own norm and head run.
-        state_scales: of each layer, as a cache has them.
+        head: of codes or of floats, or None: the model's own norm and head run.
+        state_scales: of each layer, as a cache has them; None of a state of floats.
     """
 
     model: MambaLM
     table: Tensor
     table_scale: Tensor | None
     layers: Sequence[FusedLayer]
-    head: Product | None
-    state_scales: Sequence[Tensor]
+    head: Product | HalfProduct | None
+    state_scales: Sequence[Tensor | None]
 
     @classmethod
     def of(cls, model: MambaLM) -> "Plan":
@@ -62,16 +66,33 @@ class Plan:
             raise NotFusedError(f"a {type(embedding).__name__} is no embedding that is known")
         if model.config.d_model % 16:
             raise NotFusedError(f"d_model {model.config.d_model} is no multiple of 16")
-        head = None
-        if isinstance(model.lm_head, QLinear) and model.lm_head.in_scale is not None:
-            head = product(model.lm_head, "lm_head", coded=False)
         parts = [layer for layer in model.layers if isinstance(layer, Layer)]
         layers = [_layer(layer) for layer in parts]
-        return cls(model, table, scale, layers, head, [state_scale(layer.mixer) for layer in parts])
+        scales = [
+            None if isinstance(layer, FloatMamba2Layer) else state_scale(part.mixer)
+            for layer, part in zip(layers, parts, strict=True)
+        ]
+        return cls(model, table, scale, layers, _head(model.lm_head), scales)
 
 
 def _layer(layer: Layer) -> FusedLayer:
-    return (Mamba1Layer if isinstance(layer.mixer, Mamba1Mixer) else Mamba2Layer).of(layer)
+    if isinstance(layer.mixer, Mamba1Mixer):
+        return Mamba1Layer.of(layer)
+    projection = getattr(layer.mixer, "in_proj", None)
+    if isinstance(projection, QLinear) and projection.in_scale is None:
+        return FloatMamba2Layer.of(layer)
+    return Mamba2Layer.of(layer)
+
+
+def _head(part: nn.Module) -> Product | HalfProduct | None:
+    if not isinstance(part, QLinear):
+        return None
+    if part.in_scale is not None:
+        return product(part, "lm_head", coded=False)
+    try:
+        return half_product(part, "lm_head")
+    except NotFusedError:
+        return None
 
 
 class DecodeRunner:
@@ -85,8 +106,10 @@ class DecodeRunner:
     """
 
     def __init__(self, plan: Plan, batch: int, how: Launch, *, graph: bool) -> None:
-        self.plan, self.batch, self.how = plan, batch, how
         device = plan.model.device
+        # Of this runner's own: graphs may be replayed side by side.
+        shared = new_workspace(device) if device.type == "cuda" and 1 < batch <= MOST_ROWS else None
+        self.plan, self.batch, self.how = plan, batch, replace(how, workspace=shared)
         # -1 is no device: nothing changes.
         self._device = device if device.type == "cuda" else -1
         self.ids = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -94,8 +117,10 @@ class DecodeRunner:
         self.residual = torch.zeros(batch, plan.model.config.d_model, device=device)
         self.logits = torch.zeros(batch, plan.model.padded_vocab_size, device=device)
         self.memory = [layer.memory(batch) for layer in plan.layers]
-        self.scratch = plan.layers[0].scratch(batch, how)
+        # Layers of a kind share theirs.
+        self.scratch: dict[type, Any] = {type(layer): layer.scratch(batch, how) for layer in plan.layers}
         self.normed = torch.zeros(batch, plan.model.config.d_model, dtype=torch.int8, device=device)
+        self._room = Room.of(batch, plan.model.config.d_model, how, device)
         self._time = 0
         self._replay: Callable[[], None] = self.launch
         self.load(plan.model.new_cache(batch))
@@ -132,15 +157,17 @@ class DecodeRunner:
         embed(self.ids, self.position, plan.table, plan.table_scale, self.residual)
         following = [layer.in_proj for layer in plan.layers[1:]]
         for layer, memory, next_product in zip(plan.layers, self.memory, [*following, plan.head], strict=True):
-            layer.launch(self.residual, self.position, memory, self.scratch, how, next_product)
+            layer.launch(self.residual, self.position, memory, self.scratch[type(layer)], how, next_product)
         self._head()
 
     def _head(self) -> None:
         norm, head, how = self.plan.model.norm_f, self.plan.head, self.how
         if head is None:
             self.logits.copy_(self.plan.model.lm_head(norm(self.residual)))
-            return
-        multiply(head, self.residual, self.logits, FLOAT, how, Before(norm.weight, norm.eps, self.normed))
+        elif isinstance(head, HalfProduct):
+            multiply_half(head, self.residual, self._room, self.logits, FLOAT, how, (norm.weight, norm.eps))
+        else:
+            multiply(head, self.residual, self.logits, FLOAT, how, Before(norm.weight, norm.eps, self.normed))
 
     def _captured(self) -> Callable[[], None]:
         with torch.cuda.device(self.residual.device):

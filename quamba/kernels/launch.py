@@ -37,7 +37,8 @@ class Launch:
         join_warps: warps of a program across heads.
         shapes: rows and warps of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
-        tile: of products of many rows, with warps and stages; None: `default_tile` chooses.
+        tile: of products of many rows, with warps and stages; None: what `gemm` chooses.
+        workspace: where programs may leave parts of sums (`quamba.kernels.hopper`), of one chain of launches.
     """
 
     device: bool = True
@@ -52,6 +53,7 @@ class Launch:
     shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     other: tuple[int, int] | None = None
     tile: tuple[tuple[int, int, int], int, int] | None = None
+    workspace: Tensor | None = None
 
     def gemv(self, rows: int, inner: int, *, bits: int = 8) -> dict[str, Any]:
         """Arguments of `gemv` for a weight [rows, inner]."""
@@ -71,7 +73,7 @@ class Launch:
     def gemm(self) -> dict[str, Any]:
         """Arguments of `gemm`."""
         if self.tile is None:
-            return {"pdl": self.pdl}
+            return {"pdl": self.pdl, "workspace": self.workspace}
         tile, warps, stages = self.tile
         return {"tile": tile, "warps": warps, "stages": stages, "pdl": self.pdl}
 

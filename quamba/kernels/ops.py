@@ -1,8 +1,8 @@
 """What the blocks compute with: the one place that chooses an implementation for the device of the tensors.
 
 Elsewhere than on CUDA devices it is the plain PyTorch of this package, which defines the results. On them it is
-mamba-ssm's and causal-conv1d's kernels, for Mamba-1's states on the way a kernel of this package, and plain PyTorch for
-what these cannot do, or where they are not installed.
+mamba-ssm's and causal-conv1d's kernels, a kernel of this package for Mamba-1's scan over many tokens, and plain PyTorch
+for what these cannot do, or where they are not installed.
 (`quamba.kernels.int_matmul` needs nothing that torch does not have.)
 """
 
@@ -18,6 +18,7 @@ from quamba.kernels import causal_conv1d as plain_conv1d
 from quamba.kernels import chunk_scan as plain_chunk_scan
 from quamba.kernels import selective_scan as plain_selective_scan
 from quamba.kernels.fused_chunk_scan import FusedChunkScan
+from quamba.kernels.fused_chunk_states import load_states
 from quamba.kernels.fused_conv1d import FusedConv1d
 from quamba.kernels.fused_selective_scan import FusedSelectiveScan
 from quamba.kernels.packages import load_functions
@@ -90,14 +91,16 @@ def implementations(device_type: str) -> Implementations:
     if "mamba-ssm" in found:
         selective, step, chunked = found["mamba-ssm"]
         chosen = replace(
-            chosen, selective_scan=FusedSelectiveScan(selective, step), chunk_scan=FusedChunkScan(chunked, step)
+            chosen,
+            selective_scan=FusedSelectiveScan(selective, step),
+            chunk_scan=FusedChunkScan(chunked, step, load_states()),
         )
     return chosen
 
 
 @functools.cache
 def own_selective_scan(device_type: str) -> Any:
-    """This package's kernel for Mamba-1's recurrence with states on the way, a module; None: it does not run there."""
+    """This package's kernel for Mamba-1's recurrence over many tokens, a module; None: it does not run there."""
     if device_type != "cuda" or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return None
     try:
@@ -138,7 +141,7 @@ def selective_scan(
 ) -> ScanResult:
     """The Mamba-1 recurrence: arguments and result as `quamba.kernels.selective_scan.selective_scan`."""
     own = own_selective_scan(x.device.type)
-    if own is not None and stride is not None and own.fits(x, A):
+    if own is not None and x.shape[1] > 1 and own.fits(x, A):
         result: ScanResult = own.float_scan(x, dt, A, B, C, D, state=state, stride=stride)
         return result
     return implementations(x.device.type).selective_scan(x, dt, A, B, C, D, state=state, stride=stride)

@@ -4,8 +4,8 @@
 
     h_t = exp(dt_t A) * h_{t-1} + (dt_t x_t) B_t^T        y_t = h_t C_t + D * x_t
 
-A program is one warp that carries the states of 128 channels through all tokens: a thread has four channels with all
-their states, so that nothing is exchanged, and exponentials, not memory, are the limit. Tensors are read as they lie.
+A program is one warp that carries the states of some channels through all tokens: a thread has one channel or two with
+all their states, so that nothing is exchanged, and exponentials are the limit. Tensors are read as they lie.
 """
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from quamba.kernels.selective_scan import ScanResult
 
-# Channels times states of a program: twice as many do not fit its registers.
-_ELEMENTS = 2048
-_LEAST_CHANNELS, _STAGES = 32, 4
+# A warp has 32 channels with their states in registers, or twice as many where a GPU's schedulers have programs enough.
+_CHANNELS, _MANY_PROGRAMS, _MAX_STATES = 32, 400, 64
+_STAGES = 3
 # Tokens between checks for the end, where no states on the way are wanted.
 _CHUNK = 128
 _LOG2E = 1.4426950408889634
@@ -25,7 +25,7 @@ _LOG2E = 1.4426950408889634
 _MAX_ROW, _MAX_ROWS = (1 << 31) - 1, (1 << 16) - 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["one"])
 def scan_kernel(
     x,
     dt,
@@ -42,6 +42,7 @@ def scan_kernel(
     N,
     b_row,
     b_token,
+    one,
     HAS_STATE: tl.constexpr,
     HAS_MARKS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -54,11 +55,12 @@ def scan_kernel(
     e = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.arange(0, STATES)
     live, there = e < E, n < N
-    both = there[:, None] & live[None, :]
-    state = e[None, :] * N + n[:, None]
-    a = tl.load(A + n[:, None] * E + e[None, :], mask=both, other=0.0)
+    both = live[:, None] & there[None, :]
+    state = e[:, None] * N + n[None, :] * one
+    # The distance of channels, which is 1, is not told: a thread has single ones, and their states all.
+    a = tl.load(A + n[None, :] * E + e[:, None] * one, mask=both, other=0.0)
     d = tl.load(D + e, mask=live, other=0.0)
-    h = tl.zeros([STATES, CHANNELS], tl.float32)
+    h = tl.zeros([CHANNELS, STATES], tl.float32)
     if HAS_STATE:
         h = tl.load(before + row * E * N + state, mask=both, other=0.0)
     x += row * L * E
@@ -75,8 +77,8 @@ def scan_kernel(
             delta = tl.load(dt + t * E + e, mask=within, other=0.0)
             b = tl.load(B + t * b_token + n, mask=there & (t < L), other=0.0)
             c = tl.load(C + t * b_token + n, mask=there & (t < L), other=0.0)
-            h = tl.exp2(delta[None, :] * a) * h + (delta * v)[None, :] * b[:, None]
-            tl.store(y + t * E + e, tl.sum(h * c[:, None], axis=0) + d * v, mask=within)
+            h = tl.exp2(delta[:, None] * a) * h + (delta * v)[:, None] * b[None, :]
+            tl.store(y + t * E + e, tl.sum(h * c[None, :], axis=1) + d * v, mask=within)
         if HAS_MARKS:
             tl.store(marks + (row * tl.cdiv(L, CHUNK) + begin // CHUNK) * E * N + state, h, mask=both)
         begin += CHUNK
@@ -112,7 +114,9 @@ def float_scan(
     last = x.new_empty(rows, channels, n)
     marks = None if stride is None else x.new_empty(rows, -(-length // stride), channels, n)
     states = triton.next_power_of_2(n)
-    wide = _ELEMENTS // states
+    wide = _CHANNELS
+    if 2 * states <= _MAX_STATES and rows * triton.cdiv(channels, 2 * wide) >= _MANY_PROGRAMS:
+        wide *= 2
     scan_kernel[(triton.cdiv(channels, wide), rows)](
         x,
         dt,
@@ -129,6 +133,7 @@ def float_scan(
         n,
         B.stride(0),
         B.stride(1),
+        1,
         HAS_STATE=state is not None,
         HAS_MARKS=marks is not None,
         CHANNELS=wide,
@@ -143,8 +148,12 @@ def float_scan(
 def fits(x: Tensor, A: Tensor) -> bool:
     """Whether the kernel can take x [Bt, L, E] with A [E, N]: float32, up to 64 states."""
     rows, length, channels = x.shape
-    few = triton.next_power_of_2(A.shape[1]) * _LEAST_CHANNELS <= _ELEMENTS
-    return few and x.dtype == torch.float32 and rows <= _MAX_ROWS and 0 < length * channels <= _MAX_ROW
+    return (
+        A.shape[1] <= _MAX_STATES
+        and x.dtype == torch.float32
+        and rows <= _MAX_ROWS
+        and 0 < length * channels <= _MAX_ROW
+    )
 
 
 __all__ = ["fits", "float_scan", "scan_kernel"]

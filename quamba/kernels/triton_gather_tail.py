@@ -4,7 +4,7 @@
 
     found_d = |x_dtc| over real t where |x_dtc| >= threshold_d        sizes_d += how many
 
-Of what does not fit, `sizes` alone tells.
+Or those of all documents together that lie above one threshold. Of what does not fit, `sizes` alone tells.
 """
 
 import triton
@@ -29,7 +29,7 @@ def gather_kernel(
     HAS_COUNTS: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
-    SCAN: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):
     """Channels program_id(0), document program_id(1), tokens program_id(2)."""
     row = tl.program_id(1).to(tl.int64)
@@ -42,30 +42,37 @@ def gather_kernel(
     v = tl.abs(
         tl.load(x + row * row_stride + t.to(tl.int64)[:, None] * token_stride + c[None, :], mask=live, other=0.0)
     )
-    mine = live & (v >= tl.load(threshold + row))
-    if SCAN:
-        wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS], can_reorder=True)
-        mine = (wanted >= 0.0).to(tl.int32)
-        total = tl.sum(mine)
-        if total > 0:
-            place = tl.atomic_add(sizes + row, total, sem="relaxed") + tl.cumsum(mine) - mine
-            tl.store(found + row * M + place, wanted, mask=(mine > 0) & (place < M))
+    if TOGETHER:
+        mine = live & (v > tl.load(threshold))
+        row = row * 0
     else:
-        place = tl.atomic_add(sizes + row + tl.zeros([TOKENS, CHANNELS], tl.int32), 1, mask=mine, sem="relaxed")
-        tl.store(found + row * M + place, v, mask=mine & (place < M))
+        mine = live & (v >= tl.load(threshold + row))
+    wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS], can_reorder=True)
+    found_here = (wanted >= 0.0).to(tl.int32)
+    total = tl.sum(found_here)
+    if total > 0:
+        place = tl.atomic_add(sizes + row, total, sem="relaxed") + tl.cumsum(found_here) - found_here
+        tl.store(found + row * M + place, wanted, mask=(found_here > 0) & (place < M))
 
 
 def gather_tail(
-    x: Tensor, counts: Tensor | None, threshold: Tensor, sizes: Tensor, found: Tensor, *, scan: bool = False
+    x: Tensor,
+    counts: Tensor | None,
+    threshold: Tensor,
+    sizes: Tensor,
+    found: Tensor,
+    *,
+    together: bool = False,
 ) -> None:
     """Launch it.
 
     Args:
         x: float32 [Bt, T, C], its last axis contiguous.
         counts: int64 [Bt], how many of each row's T entries are real; None: all.
-        threshold: float32 [Bt].
-        sizes: int32 [Bt], added to.
-        found: float32 [Bt, M], contiguous; written from `sizes` on.
+        threshold: float32 [Bt]; or [1], of all documents together: what is equal to it is left out.
+        sizes: int32 [Bt], added to; or int64 [1].
+        found: float32 [Bt, M], contiguous; written from `sizes` on; or [1, M].
+        together: all documents have one threshold and one place.
     """
     rows, tokens, channels = x.shape
     height = min(_TOKENS, triton.next_power_of_2(tokens))
@@ -84,16 +91,25 @@ def gather_tail(
         HAS_COUNTS=counts is not None,
         TOKENS=height,
         CHANNELS=wide,
-        SCAN=scan,
+        TOGETHER=together,
         num_warps=4,
     )
 
 
-def gather_tail_reference(x: Tensor, counts: Tensor | None, threshold: Tensor, sizes: Tensor, found: Tensor) -> None:
+def gather_tail_reference(
+    x: Tensor,
+    counts: Tensor | None,
+    threshold: Tensor,
+    sizes: Tensor,
+    found: Tensor,
+    *,
+    together: bool = False,
+) -> None:
     """The definition, in plain PyTorch; arguments as `gather_tail`."""
-    for row, values in enumerate(x):
-        real = values if counts is None else values[: int(counts[row])]
-        reached = real.abs()[real.abs() >= threshold[row]]
+    for d, values in enumerate(x):
+        real = (values if counts is None else values[: int(counts[d])]).abs()
+        row = 0 if together else d
+        reached = real[real > threshold[0]] if together else real[real >= threshold[d]]
         begin, end = int(sizes[row]), min(found.shape[1], int(sizes[row]) + len(reached))
         found[row, begin:end] = reached[: max(0, end - begin)]
         sizes[row] += len(reached)

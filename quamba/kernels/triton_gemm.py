@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quamba.kernels.hopper import multiplied
 from quamba.kernels.triton_common import round_codes, wait_before
 from quamba.kernels.triton_gemv import gemv_reference
 
@@ -102,8 +103,9 @@ def gemm(
     warps: int = 4,
     stages: int = 4,
     pdl: bool = False,
+    workspace: Tensor | None = None,
 ) -> None:
-    """Launch it.
+    """Launch it, or on Hopper a kernel of its own for the same (`quamba.kernels.hopper`), unless a tile is given.
 
     Args:
         x: int8 [M, K].
@@ -116,7 +118,11 @@ def gemm(
         warps: of a program.
         stages: tiles on their way at once.
         pdl: overlap with the kernel before.
+        workspace: where programs may leave parts of sums (`quamba.kernels.hopper.new_workspace`); launches that can
+            run at the same time need different ones.
     """
+    if tile is None and multiplied(x, w, scale, bias, out, kind=kind, pdl=pdl, workspace=workspace):
+        return
     (rows, inner), columns = x.shape, len(w)
     if tile is None:
         tile, warps, stages = default_tile(rows, columns)
@@ -154,7 +160,7 @@ def default_tile(rows: int, columns: int) -> tuple[tuple[int, int, int], int, in
     """
     if rows <= 128:
         block_n = 64
-        while block_n > 16 and columns < 32 * block_n:
+        while block_n > 16 and columns < (32 if rows <= 32 else 48) * block_n:
             block_n //= 2
         return (max(16, triton.next_power_of_2(rows)), block_n, 256), 4, 4
     return (128, 128 if columns >= 2048 else 64, 128), 8, 3

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes.
+"""Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes or floats.
 
     X [R, P], the channels in rows:   out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)) M; s)
 
@@ -48,6 +48,7 @@ def join_kernel(
     NORM: tl.constexpr,
     ROTATE: tl.constexpr,
     CLEAR: tl.constexpr,
+    FLOATS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Columns COLUMN_BLOCK * program_id(0).., rows ROW_BLOCK * program_id(1).. of batch row program_id(2)."""
@@ -60,7 +61,9 @@ def join_kernel(
         inside = tl.load(right + p[:, None] * P + to_p[None, :], mask=(p < P)[:, None] & (to_p < P)[None, :], other=0.0)
     else:
         r, p = to_r, to_p
-    s = tl.load(scale)
+    s = 1.0
+    if not FLOATS:
+        s = tl.load(scale)
     inverse = 1.0 / s
     wait_before(PDL)
     if CLEAR > 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
@@ -85,17 +88,21 @@ def join_kernel(
         high, low = _halves(v * inverse)
         high, low = _halves(tl.dot(low, inside, tl.dot(high, inside)))
         v = tl.dot(across, low, tl.dot(across, high))
-    else:
+    elif not FLOATS:
         v = tl.math.div_rn(v, s)
     place = out + row * (R * P) + to_r[:, None] * P + to_p[None, :]
-    tl.store(place, round_codes(v).to(tl.int8), mask=(to_r < R)[:, None] & (to_p < P)[None, :])
+    live = (to_r < R)[:, None] & (to_p < P)[None, :]
+    if FLOATS:
+        tl.store(place, v, mask=live)
+    else:
+        tl.store(place, round_codes(v).to(tl.int8), mask=live)
 
 
 def join(
     x: Tensor,
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
+    scale: Tensor | None,
     out: Tensor,
     *,
     rows: int,
@@ -112,8 +119,8 @@ def join(
         x: float32 [Bt, R P].
         squares: float32 [Bt, sums], of equally many channels each, in their order; None without a norm.
         factors: L^T and M, of +-1, float16 [R, R] and [P, P]; None without rotation.
-        scale: float32, of the codes.
-        out: int8 [Bt, R P].
+        scale: float32, of the codes; None for floats.
+        out: int8 [Bt, R P], or float32.
         rows: R.
         groups: G, of channels that share a mean; each has R / G rows.
         eps: added to the mean.
@@ -131,7 +138,7 @@ def join(
         x if squares is None else squares,
         left,
         right,
-        scale,
+        x if scale is None else scale,
         out,
         out if clear is None else clear,
         0 if clear is None else clear.shape[1],
@@ -148,6 +155,7 @@ def join(
         NORM=squares is not None,
         ROTATE=factors is not None,
         CLEAR=0 if clear is None else triton.next_power_of_2(clear.shape[1]),
+        FLOATS=scale is None,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
@@ -159,7 +167,7 @@ def join_reference(
     x: Tensor,
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
+    scale: Tensor | None,
     out: Tensor,
     *,
     rows: int,
@@ -177,7 +185,7 @@ def join_reference(
     if factors is not None:
         left, right = (factor.float() for factor in factors)
         v = left @ v @ right
-    out.copy_((v / scale).round().clamp(QMIN, QMAX).flatten(1))
+    out.copy_((v if scale is None else (v / scale).round().clamp(QMIN, QMAX)).flatten(1))
 
 
 __all__ = ["join", "join_kernel", "join_reference"]

@@ -4,17 +4,16 @@ Results are those of `Station` bit for bit; where a launch's buffers did not suf
 sweep says so at its end, and what was watched there is to be watched anew by a `Station`.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from quamba.kernels.triton_extremes import extremes
-from quamba.kernels.triton_gather_tail import gather_tail
-from quamba.kernels.triton_select import select, threshold
+from quamba.observers.device_tail import DeviceQuantiles, DeviceTail
 from quamba.observers.documents import Documents, stacks_of
 from quamba.observers.observer import Observer
-from quamba.observers.tail import Rank, largest
 from quamba.observers.tail_plan import TailPlan
 from quamba.reports import ValueRange
 
@@ -60,23 +59,47 @@ class DeviceSweep:
         stations = list(self._stations.values())
         if not stations:
             return []
-        low, high = (torch.cat(parts).cpu() for parts in zip(*((s.low, s.high) for s in stations), strict=True))
+        lows = _reduced([view for s in stations for view in s.split(s.low)], torch.amin)
+        highs = _reduced([view for s in stations for view in s.split(s.high)], torch.amax)
         marks = torch.cat([s.failed for s in stations]).tolist()
-        quantiles = [part.found.flatten() for s in stations for part in s.parts]
-        found = torch.cat(quantiles).cpu() if quantiles else torch.empty(0)
-        start, taken, failed = 0, 0, []
+        found = _on_host([part.found for s in stations for part in s.quantiles])
+        sizes = _on_host([tail.sizes for s in stations for tail in s.tails])
+        floors = _on_host([tail.floor for s in stations for tail in s.tails])
+        failed = []
         for (key, station), mark in zip(self._stations.items(), marks, strict=True):
-            for observer, width in station.observers.items():
-                columns = slice(start, start + width)
-                observer.set_before(ValueRange(min=float(low[columns].min()), max=float(high[columns].max())))
-                start += width
-            for part in station.parts:
-                part.finish(found[taken : taken + part.found.numel()].view(part.found.shape))
-                taken += part.found.numel()
-            width = len(station.low)
-            if mark or not bool((low[start - width : start].isfinite() & high[start - width : start].isfinite()).all()):
+            finite = True
+            for observer in station.observers:
+                before = ValueRange(min=next(lows), max=next(highs))
+                observer.set_before(before)
+                finite &= math.isfinite(before.min) and math.isfinite(before.max)
+            for part in station.quantiles:
+                part.finish(next(found))
+            within = True
+            for tail in station.tails:
+                size = int(next(sizes))
+                tail.finish(size, float(next(floors)))
+                within &= size <= tail.room
+            if mark or not finite or not within:
                 failed.append(key)
         return failed
+
+
+def _on_host(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Tensors of one type, brought to the host together."""
+    if tensors:
+        together = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+        parts = together.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]  # of torch
+        yield from (part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def _reduced(tensors: Sequence[Tensor], reduce: Callable[..., Tensor]) -> Iterator[float]:
+    """One number for each tensor; those of a width are reduced together."""
+    places: dict[int, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        places.setdefault(tensor.numel(), []).append(place)
+    values = [reduce(torch.stack([tensors[place] for place in some]), dim=1) for some in places.values()]
+    found = zip((place for some in places.values() for place in some), torch.cat(values).tolist(), strict=True)
+    return (value for _, value in sorted(found))
 
 
 class _Plans:
@@ -85,45 +108,15 @@ class _Plans:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], TailPlan | None] = {}
 
-    def plan(self, lengths: tuple[int, ...], tokens: int, part: "_Quantiles", device: torch.device) -> TailPlan | None:
+    def plan(
+        self, lengths: tuple[int, ...], tokens: int, part: DeviceQuantiles, device: torch.device
+    ) -> TailPlan | None:
         key = lengths, tokens, part.columns, part.alphas
         if key not in self._known:
             if len(self._known) >= _PLANS:
                 self._known.clear()
-            self._known[key] = TailPlan.of(lengths, tokens, part.columns, part.alphas, device)
+            self._known[key] = TailPlan.of(lengths, tokens, part.columns, part.ranks_of, device)
         return self._known[key]
-
-
-class _Quantiles:
-    """The order statistics of the documents of one observer.
-
-    Attributes:
-        found: float32 [documents, A, 2].
-    """
-
-    def __init__(self, observer: Observer, columns: tuple[int, int], documents: int, device: torch.device) -> None:
-        self.observer, self.columns, self.alphas = observer, columns, observer.alphas
-        self.found = torch.zeros(documents, len(self.alphas), 2, device=device)
-        self._weights: list[Tensor] = []
-        self._single: list[Tensor] = []
-        self._done = 0
-
-    def place(self, documents: int) -> Tensor:
-        """Where the statistics of the next documents go."""
-        self._done += documents
-        return self.found[self._done - documents : self._done]
-
-    def note(self, weights: Tensor, single: Tensor) -> None:
-        """Where quantiles lie between them, [d, A]."""
-        self._weights.append(weights)
-        self._single.append(single)
-
-    def finish(self, found: Tensor) -> None:
-        """Hand the quantiles to the observer; `found` is on the host."""
-        low, high = found[: self._done].unbind(2)
-        values = torch.where(torch.cat(self._single), low, torch.lerp(low, high, torch.cat(self._weights)))
-        for a, alpha in enumerate(self.alphas):
-            self.observer.set_quantiles(alpha, values[:, a])
 
 
 class _Station:
@@ -136,65 +129,57 @@ class _Station:
         self.low = torch.full((width,), torch.inf, device=device)
         self.high = torch.full((width,), -torch.inf, device=device)
         self.failed = torch.zeros(1, dtype=torch.int32, device=device)
-        self.parts: list[_Quantiles] = []
+        self.quantiles: list[DeviceQuantiles] = []
+        self.tails: list[DeviceTail] = []
         self._rest: list[tuple[Observer, int, int]] = []
         start = 0
-        for observer, part in self.observers.items():
-            observer.set_extremes(self.low.narrow(0, start, part), self.high.narrow(0, start, part))
+        for (observer, part), low, high in zip(
+            self.observers.items(), self.split(self.low), self.split(self.high), strict=True
+        ):
+            observer.set_extremes(low, high)
             if observer.alphas:
-                self.parts.append(_Quantiles(observer, (start, part), documents, device))
+                self.quantiles.append(DeviceQuantiles(observer, (start, part), documents, device))
+            if observer.counts_clipped:
+                self.tails.append(DeviceTail(observer, (start, part), device))
             if observer.needs_rest:
                 self._rest.append((observer, start, part))
             start += part
+
+    def split(self, channels: Tensor) -> tuple[Tensor, ...]:
+        """Views of the parts of a tensor of all channels."""
+        parts: tuple[Tensor, ...] = torch.split(channels, list(self.observers.values()))
+        return parts
 
     def update(self, values: Tensor, counts: Tensor | None, lengths: tuple[int, ...]) -> None:
         x = values if values.stride(2) == 1 else values.contiguous()
         entries = sum(lengths)
         for observer, width in self.observers.items():
             observer.count += entries * width
-        planned = [(part, self._plans.plan(lengths, x.shape[1], part, x.device)) for part in self.parts]
-        if not any(plan for _, plan in planned):
-            extremes(x, counts, self.low, self.high)
-        whole = True
-        for part, plan in planned:
-            if plan is None:
-                _sorted(part, x, lengths)
-                continue
-            # The first launch with blocks takes everyone's extremes; a further one takes some again.
+        plans = [self._plans.plan(lengths, x.shape[1], part, x.device) for part in self.quantiles]
+        whole = False
+        for part, plan in zip(self.quantiles, plans, strict=True):
             first, width = part.columns
-            if whole:
-                extremes(x, counts, self.low, self.high, maxima=plan.maxima, columns=part.columns, fold=plan.fold)
             columns = x.narrow(2, first, width)
-            if not whole:
+            if plan is None:
+                part.update_sorted(columns, lengths)
+                continue
+            if whole:
+                # Its extremes are known already, and stay as they are.
                 low, high = (t.narrow(0, first, width) for t in (self.low, self.high))
                 extremes(columns, counts, low, high, maxima=plan.maxima, columns=(0, width), fold=plan.fold)
-            whole = False
-            threshold(plan.maxima.flatten(1), plan.tails, plan.least, plan.sizes)
-            gather_tail(columns, counts, plan.least, plan.sizes, plan.found)
-            select(plan.found, plan.sizes, plan.tails, part.place(len(lengths)), self.failed)
-            part.note(plan.weights, plan.single)
+            else:
+                extremes(x, counts, self.low, self.high, maxima=plan.maxima, columns=part.columns, fold=plan.fold)
+                whole = True
+            part.update(plan, columns, counts, self.failed)
+        if not whole:
+            extremes(x, counts, self.low, self.high)
+        for tail in self.tails:
+            tail.update(x.narrow(2, *tail.columns), counts, lengths, self.failed)
         if self._rest:
             for stack in stacks_of(x, None if counts is None else lengths):
                 documents = Documents.of(stack)
                 for observer, start, width in self._rest:
-                    observer.update_rest(documents.columns(start, width))
-
-
-def _sorted(part: _Quantiles, x: Tensor, lengths: tuple[int, ...]) -> None:
-    """Order statistics of tails that are a large share of the documents."""
-    first, width = part.columns
-    for stack in stacks_of(x, lengths):
-        documents = Documents.of(stack.narrow(2, first, width))
-        d, tokens, _ = documents.shape
-        ranks = [Rank.of(alpha, tokens * width) for alpha in part.alphas]
-        top = largest(documents, ranks[0].tail)
-        place = part.place(d)
-        for a, rank in enumerate(ranks):
-            place[:, a, 0], place[:, a, 1] = top[:, rank.tail - 1], top[:, max(0, rank.tail - 2)]
-        part.note(
-            torch.tensor([[rank.weight for rank in ranks]], dtype=torch.float32).expand(d, -1),
-            torch.tensor([[rank.tail < 2 for rank in ranks]]).expand(d, -1),
-        )
+                    observer.update_rest(documents.columns(start, width), tail=not observer.counts_clipped)
 
 
 __all__ = ["DeviceSweep"]

@@ -75,12 +75,11 @@ class Observer:
                 self._quantiles[alpha].append(rank.value(top))
         self.update_rest(documents)
 
-    def update_rest(self, documents: Documents) -> None:
-        """Keep what is asked for beside count, extremes and quantiles of documents."""
-        if self._exact or self._counted:
-            if self._tail is None:
-                self._tail = self._new_tail(documents)
-            self._tail.update(documents)
+    def update_rest(self, documents: Documents, *, tail: bool = True) -> None:
+        """Keep what is asked for beside count, extremes and quantiles of documents; without the tail if it is so."""
+        if tail and (self._exact or self._counted):
+            d, tokens, channels = documents.shape
+            self.tail_of(d * tokens, channels).update(documents)
         if self.sample is not None:
             self._update_details(self.sample, documents)
         if self.channel_tail is not None:
@@ -112,6 +111,11 @@ class Observer:
         return bool(self._quantiles) or self.needs_rest
 
     @property
+    def counts_clipped(self) -> bool:
+        """Whether a tail is kept to count what an ema clips, and for nothing else."""
+        return bool(self._counted) and not self._exact
+
+    @property
     def needs_rest(self) -> bool:
         """Whether more is kept than the extremes and quantiles of documents."""
         return bool(self._exact or self.detailed or self._grouped)
@@ -121,13 +125,17 @@ class Observer:
         self._sums.append(documents.sums())
         self._squares.append(documents.squares())
 
-    def _new_tail(self, documents: Documents) -> Tail:
-        """Large enough for every exact quantile; where only an ema's clipped elements are counted, for about these."""
-        d, tokens, channels = documents.shape
-        expected = max(self._total, d * tokens) * channels
-        counted = max((_TAIL_MARGIN * (1.0 - alpha) for alpha in self._counted), default=0.0)
-        size = max(Rank.of(alpha, expected).tail + 1 for alpha in [*self._exact, 1.0 - min(1.0, counted)])
-        return Tail(min(expected, size), share=None if self._exact else counted)
+    def tail_of(self, rows: int, channels: int) -> Tail:
+        """The tail; made when it is first asked for, for at least so many rows.
+
+        Large enough for every exact quantile; where only an ema's clipped elements are counted, for about these.
+        """
+        if self._tail is None:
+            expected = max(self._total, rows) * channels
+            counted = max((_TAIL_MARGIN * (1.0 - alpha) for alpha in self._counted), default=0.0)
+            size = max(Rank.of(alpha, expected).tail + 1 for alpha in [*self._exact, 1.0 - min(1.0, counted)])
+            self._tail = Tail(min(expected, size), share=None if self._exact else counted)
+        return self._tail
 
     def column_extremes(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest value of each channel (of a state: of each of its elements), float32 [C].

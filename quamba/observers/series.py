@@ -21,6 +21,13 @@ class Series:
         self._buffer: Tensor | None = None
         self._count = 0
 
+    @classmethod
+    def of(cls, values: Tensor) -> "Series":
+        """One that holds a one-dimensional tensor, which is not copied."""
+        series = cls(values.numel())
+        series._buffer, series._count = values, values.numel()
+        return series
+
     def __len__(self) -> int:
         return self._count
 

@@ -108,6 +108,11 @@ def largest_of_all(documents: Documents, count: int) -> Tensor:
     return largest_values(found.flatten(), count)
 
 
+def share_of(share: float, n: int) -> int:
+    """How many of n elements are a share of them: at least one."""
+    return max(1, min(n, math.ceil(share * n)))
+
+
 class Tail:
     """The largest absolute values of a whole stream of documents.
 
@@ -131,7 +136,7 @@ class Tail:
         if self._floor < 0.0 and self._share is not None:
             # Of the first document alone: the result must not depend on how documents were batched.
             n = documents.values[0].numel()
-            count = max(1, min(n, math.ceil(self._share * n)))
+            count = share_of(self._share, n)
             self._floor = float(largest(documents.first(), count)[0, -1])
         elif self._floor < 0.0 and self.size < documents.values.numel():
             values = largest_of_all(documents, self.size)
@@ -150,6 +155,15 @@ class Tail:
         if len(self._kept) + values.numel() > 2 * self.size:
             self._shrink()
         self._kept.append(values)
+
+    @property
+    def share(self) -> float | None:
+        """See the class."""
+        return self._share
+
+    def load(self, values: Tensor, floor: float) -> None:
+        """Take what others have found: all elements of the stream above the `floor`."""
+        self._kept, self._floor = Series.of(values), floor
 
     def _cut(self, values: Tensor) -> Tensor:
         values = largest_values(values, self.size)
@@ -173,4 +187,4 @@ class Tail:
         return self._kept.values()[self._kept.values() > threshold]
 
 
-__all__ = ["Rank", "Tail", "abs_quantile", "largest", "largest_of_all"]
+__all__ = ["Rank", "Tail", "abs_quantile", "largest", "largest_of_all", "share_of"]

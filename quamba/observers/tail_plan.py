@@ -5,7 +5,7 @@ these is a lower bound of the tail-th largest element, since that many blocks ha
 is gathered, a little more than the tail, and the ranks are found among that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ class TailPlan:
         lengths: Sequence[int],
         tokens: int,
         columns: tuple[int, int],
-        alphas: Sequence[float],
+        ranks_of: Callable[[int], Sequence[Rank]],
         device: torch.device,
     ) -> "TailPlan | None":
         """The plan for documents of these lengths in rows of so many tokens; None: the tail is too large a share.
@@ -61,11 +61,11 @@ class TailPlan:
             lengths: at least 1 each.
             tokens: T of the tensor.
             columns: first and width of the channels.
-            alphas: ascending.
+            ranks_of: the A ranks that are wanted of a document of so many elements, the largest tail first.
             device: where the tensor is.
         """
         first, width = columns
-        by_length = {n: [Rank.of(alpha, n * width) for alpha in alphas] for n in set(lengths)}
+        by_length = {n: ranks_of(n * width) for n in set(lengths)}
         ranks = [by_length[n] for n in lengths]
         most = max(row[0].tail for row in ranks)
         height = -(-tokens // block_tokens(tokens))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.plan import Product, Rotation
+from quamba.decoding.products import multiply_many
 from quamba.kernels.launch import Launch
-from quamba.kernels.triton_gemm import gemm
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_norm import norm
 from quamba.kernels.triton_rotate import Factors, rotate_reference
@@ -27,7 +27,7 @@ def multiply(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None
         kind: what becomes of the product, as in `quamba.kernels.triton_gemv`.
         how: to launch.
     """
-    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
+    multiply_many(p, x, out, kind, how)
 
 
 def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Launch) -> Tensor:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from quamba.decoding.float_mamba2 import FloatMamba2Layer
 from quamba.decoding.mamba1 import Mamba1Layer
+from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import FusedLayer, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache
@@ -56,12 +58,16 @@ class PromptReader:
         with torch.cuda.device(self._device):
             residual: Tensor = model.embedding(input_ids).contiguous()
             for index, (layer, scale) in enumerate(zip(self._layers, plan.state_scales, strict=True)):
+                if scale is None:
+                    raise TypeError("a state of floats")
                 layer.read(residual, lengths, None if cache is None else cache.layers[index], scale, how)
             hidden: Tensor = model.norm_f(residual)
         return hidden
 
 
 def _of(layer: FusedLayer) -> Mamba1Prompt | Mamba2Prompt:
+    if isinstance(layer, FloatMamba2Layer):
+        raise NotFusedError("its activations are floats")
     return Mamba1Prompt.of(layer) if isinstance(layer, Mamba1Layer) else Mamba2Prompt.of(layer)
 
 

@@ -45,12 +45,27 @@ MODELS: dict[str, tuple[Recipe, dict[str, Any]]] = {
     ),
     "mamba2 with the norm first": (Recipe(w_bits=4), {"ssm_norm_before_gate": True, "n_layer": 1}),
     "mamba2 of four bits": (Recipe(w_bits=4, **ENDS), {"d_model": 256, "ssm_headdim": 16, "n_layer": 1}),
+    "mamba2 of four bits and floats": (
+        Recipe(w_bits=4, a_bits=16, **ENDS),
+        {"d_model": 128, "ssm_headdim": 8, "ssm_ngroups": 2, "n_layer": 1},
+    ),
+    "mamba2 of floats without rotation": (
+        Recipe(w_bits=4, a_bits=16, rotate=False),
+        {
+            "d_model": 128,
+            "ssm_headdim": 16,
+            "ssm_rmsnorm": False,
+            "ssm_D_has_hdim": True,
+            "ssm_d_conv": 3,
+            "n_layer": 1,
+        },
+    ),
     "mamba1": (Recipe(**ENDS), {"family": "mamba1", "n_layer": 1}),
     "mamba1 of four bits": (Recipe(w_bits=4), {"family": "mamba1", "ssm_d_state": 5, "ssm_d_conv": 3}),
     "mamba1 without rotation": (Recipe(rotate=False), {"family": "mamba1"}),
 }
 # In the interpreter each takes many seconds: one of each family is always run.
-ALWAYS = ("mamba2 in groups", "mamba1")
+ALWAYS = ("mamba2 in groups", "mamba1", "mamba2 of four bits and floats")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +93,10 @@ def test_steps_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         assert sqnr_db(decoder.step(ids, cache), model.step(ids, own)) > 40
         assert sqnr_db(decoder.step(ids, other), model.step(ids, its_own)) > 40
     for found, expected in zip(cache.settle().layers, own.layers, strict=True):
+        if isinstance(found.state, torch.Tensor):
+            assert sqnr_db(found.conv, expected.conv) > 60
+            assert sqnr_db(found.state, expected.state) > 60
+            continue
         assert (found.conv != expected.conv).float().mean() < 0.01
         assert (found.state.codes.int() - expected.state.codes.int()).abs().max() <= 1
 

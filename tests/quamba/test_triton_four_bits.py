@@ -9,8 +9,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from quamba.granularity import WeightScheme
 from quamba.kernels.four_bits import Kernels, linear_of_codes
 from quamba.kernels.triton_expand4 import expand4, expand4_reference
+from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference
 from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, gemm4_half_reference, halves, halves_reference
-from quamba.kernels.triton_gemv import ADD, FLOAT
+from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
 from quamba.kernels.triton_gemv4_half import gemv4_half, gemv4_half_reference
 from quamba.kernels.triton_split import Split, joined, split, split_reference
 from quamba.nn.linear import Linear, QLinear
@@ -109,6 +110,30 @@ def test_expanded_weights(shape: tuple[int, int], integers: bool) -> None:
         scale[0], scale[1], scale[2] = 0.0, 65504.0, 0.0625
     found = expand4(codes, scale, integers=integers, device=GPU)
     assert torch.equal(found, expand4_reference(codes, scale, integers=integers))
+
+
+@pytest.mark.parametrize("kind", [CODES, FLOAT, ADD])
+@pytest.mark.parametrize(
+    ("rows", "shape", "tile"),
+    [
+        (5, (20, 256), (16, 32)),
+        *(pytest.param(m, s.values[0], None, marks=REAL) for m in (8, 33, 250) for s in SHAPES[2:]),
+    ],
+)
+def test_codes_times_four_bits(rows: int, shape: tuple[int, int], tile: tuple[int, int] | None, kind: int) -> None:
+    """Sums are exact: equal bit for bit, with rows of x that lie apart and factors of any size."""
+    torch.manual_seed(5)
+    codes, factors, bias = weight_of(shape)
+    factors = (factors * 2000).half()
+    factors[0], factors[1] = 0.0, 65504.0
+    x = torch.randint(-128, 128, (rows, 2 * shape[1]), dtype=torch.int8, device=DEVICE)[:, : shape[1]]
+    scale = torch.rand(shape[0], device=DEVICE) * 1e-4
+    found = torch.full((rows, shape[0]), 3, dtype=torch.int8 if kind == CODES else torch.float32, device=DEVICE)
+    expected = found.cpu()
+    gemm4(x, codes, factors, scale, bias, found, kind=kind, tile=tile, device=GPU, pdl=PDL)
+    there = (tensor.cpu() for tensor in (x, codes, factors, scale, bias))
+    gemm4_reference(*there, expected, kind=kind)
+    assert torch.equal(found.cpu(), expected)
 
 
 def test_one_rounding_gives_the_integer_of_a_code() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from quamba.kernels import triton_select
 from quamba.kernels.triton_extremes import block_tokens, extremes, extremes_reference
 from quamba.kernels.triton_gather_tail import gather_tail, gather_tail_reference
 from quamba.kernels.triton_select import select, select_reference, threshold
@@ -70,13 +71,16 @@ def test_what_is_no_number_is_seen() -> None:
     ("rows", "columns", "tails"),
     [
         pytest.param(2, 300, [17, 5, 1, 300, 2], id="whole"),
-        pytest.param(3, 33000, [40, 1], id="in parts"),
+        pytest.param(3, 700, [40, 1], id="in parts"),
         pytest.param(32, 32768, [10486, 525, 1, 2], id="real", marks=REAL),
         pytest.param(8, 200001, [30000, 525, 1, 2], id="long", marks=REAL),
     ],
 )
-def test_select(rows: int, columns: int, tails: list[int]) -> None:
+def test_select(rows: int, columns: int, tails: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Order statistics are exact, ties and all; what is negative does not count, nor what lies behind the size."""
+    if columns == 700:
+        monkeypatch.setattr(triton_select, "_WHOLE", 300)
+        monkeypatch.setattr(triton_select, "_CHUNK", 256)
     values = values_of((rows, columns)).abs()
     sizes = torch.full((rows,), columns, dtype=torch.int32, device=DEVICE)
     sizes[0] -= 0 if max(tails) == columns else 3
@@ -115,10 +119,17 @@ def test_a_tail_is_gathered(shape: tuple[int, int, int], lengths: list[int] | No
     threshold(maxima.flatten(1), tails, least, sizes)
     results = []
     for function in (gather_tail, gather_tail_reference):
-        taken, found = sizes.clone(), torch.full((rows, 4096), -1.0, device=DEVICE)
+        taken, found = sizes.clone(), torch.full((rows, 1 << 14), -1.0, device=DEVICE)
         function(x, counts, least, taken, found)
         results.append((taken, found.sort().values))
     for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+    together = []
+    for function in (gather_tail, gather_tail_reference):
+        taken, found = torch.tensor([7], device=DEVICE), torch.full((1, 1 << 18), -1.0, device=DEVICE)
+        function(x, counts, least.amin()[None], taken, found, together=True)
+        together.append((taken, found.sort().values))
+    for found, expected in zip(*together, strict=True):
         assert torch.equal(found, expected)
     assert bool((sizes == 0).all())
     assert bool((results[0][0] >= 40).all())

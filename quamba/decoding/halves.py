@@ -1,0 +1,101 @@
+"""Products of a step whose activations stay floats (W4A16): by the kernel for the number of rows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quamba.decoding.plan import NotFusedError
+from quamba.kernels.launch import Launch
+from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, halves
+from quamba.kernels.triton_gemv4_half import GROUP, gemv4_half
+from quamba.kernels.triton_split import Split, split
+from quamba.nn.linear import QLinear
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfProduct:
+    """A linear layer of 4-bit codes that floats meet.
+
+    Attributes:
+        codes: uint8 [N, K / 2].
+        group_scale: float16 [N, K / 128].
+        bias: float32 [N], or None.
+    """
+
+    codes: Tensor
+    group_scale: Tensor
+    bias: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and K."""
+        return len(self.codes), 2 * self.codes.shape[1]
+
+    def stored(self, rows: int, few: int) -> Tensor:  # noqa: ARG002  # As products of codes have it.
+        """What a product reads most of, however many rows it has."""
+        return self.codes
+
+
+def half_product(part: nn.Module, name: str) -> HalfProduct:
+    """Of a layer.
+
+    Args:
+        part: the layer.
+        name: what messages call it.
+
+    Raises:
+        NotFusedError: it is no such layer.
+    """
+    if not isinstance(part, QLinear) or part.in_scale is not None or part.group_scale is None:
+        raise NotFusedError(f"{name} multiplies no floats with 4-bit codes")
+    if part.shape[1] % GROUP or part.scheme.group_size != GROUP:
+        raise NotFusedError(f"{name} has rows of {part.shape[1]} codes, which are no whole groups of {GROUP}")
+    return HalfProduct(part.codes, part.group_scale, part.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What rows become before a product: one row bytes, more rows float16."""
+
+    bytes: Split | None
+    halves: Halves | None
+
+    @classmethod
+    def of(cls, rows: int, columns: int, how: Launch, device: torch.device) -> "Room":
+        """Room for rows."""
+        if rows <= how.few:
+            return cls(Split.empty(rows, columns, device), None)
+        return cls(None, Halves.empty(rows, columns, device))
+
+
+def multiply_half(
+    p: HalfProduct,
+    x: Tensor,
+    room: Room,
+    out: Tensor,
+    kind: int,
+    how: Launch,
+    norm: tuple[Tensor, float] | None = None,
+) -> None:
+    """Two launches: rows become what their product takes, then the product.
+
+    Args:
+        p: the layer.
+        x: float32 [Bt, K].
+        room: for them.
+        out: float32 [Bt, N].
+        kind: `FLOAT` or `ADD`, as in `quamba.kernels.triton_gemv`.
+        how: to launch.
+        norm: the weight and eps of the norm before.
+    """
+    if room.bytes is not None:
+        split(x, room.bytes, norm=norm, pdl=how.pdl)
+        options = how.gemv(*p.shape, bits=4)
+        gemv4_half(room.bytes, p.codes, p.group_scale, p.bias, out, kind=kind, **options)
+    elif room.halves is not None:
+        halves(x, room.halves, norm=norm, pdl=how.pdl)
+        gemm4_half(room.halves, p.codes, p.group_scale, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
+
+
+__all__ = ["HalfProduct", "Room", "half_product", "multiply_half"]
