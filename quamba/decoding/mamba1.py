@@ -1,6 +1,6 @@
-"""A Mamba-1 layer's step in four launches: norm, in_proj, conv, x_proj; dt_proj, state, gate; rotation; out_proj.
+"""A Mamba-1 layer's step in five launches: norm, in_proj, conv; x_proj; dt_proj, state, gate; rotation; out_proj.
 
-For many rows of a batch norm, conv and x_proj have launches of their own.
+In four where x_proj's sums are made in in_proj's launch (`Launch.chained`).
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Mamba1Layer:
         in_proj: gives codes.
         conv: behind its first half.
         x_proj: gives codes.
-        x_weight: of x_proj for a few rows, as `quamba.kernels.convolution.Following` has it.
+        x_weight: of x_proj in in_proj's launch, as `quamba.kernels.convolution.Following` has it.
         step: between x_proj and the rotation.
         dt_weight: of dt_proj for many rows, int8 [E, K]: K is dt_rank up to a multiple of 16, what is added is zeros.
         rotation: before out_proj.
@@ -146,16 +146,16 @@ class Mamba1Layer:
         """One token: residual float32 [Bt, D] is added to, memory brought up to date; `next_product` is read next."""
         batch = len(residual)
         parameters, sums = scratch.between
-        few = batch <= how.few
+        chained = how.chained and batch <= how.few
         before, conv = Before(*self.norm, scratch.normed), (self.conv, Past(memory.ring, position))
-        following = Following(self.x_weight, sums) if few else None
+        following = Following(self.x_weight, sums) if chained else None
         multiply(self.in_proj, residual, scratch.projected, CODES, how, before, conv, following)
-        if not few:
+        if not chained:
             multiply(self.x_proj, scratch.projected[:, : len(self.step.A)], parameters, CODES, how)
         selective_step(
             self.step,
             scratch.projected,
-            sums if few else parameters,
+            sums if chained else parameters,
             memory.state,
             scratch.values,
             block=how.select_channels,
@@ -172,7 +172,7 @@ class Mamba1Layer:
             row_block=how.join_rows(batch),
             warps=how.join_warps,
             pdl=how.pdl,
-            clear=sums if few else None,
+            clear=sums if chained else None,
         )
         multiply(self.out_proj, scratch.codes, residual, ADD, how)
 
