@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quamba.kernels.chunk_scan import chunk_scan
+from quamba.kernels.fused_chunk_states import has_states, scan_with_states
 from quamba.kernels.fused_step import chunk_step
 from quamba.kernels.packages import Kernel
 from quamba.kernels.pieces import MAX_ELEMENTS, MAX_GRID, in_rows, in_segments
@@ -37,10 +38,12 @@ class FusedChunkScan:
     Args:
         scan: `mamba_ssm.ops.triton.ssd_combined.mamba_chunk_scan_combined`.
         update: `mamba_ssm.ops.triton.selective_state_update.selective_state_update`, for one token.
+        states: what gives states on the way (`quamba.kernels.fused_chunk_states`); None: a scan for each.
     """
 
     scan: Kernel
     update: Kernel
+    states: Kernel | None = None
 
     def __call__(
         self,
@@ -60,17 +63,43 @@ class FusedChunkScan:
         """
         _, length, nheads, headdim = x.shape
         groups, n = B.shape[2:]
-        chunks = -(-(length if stride is None else min(stride, length)) // CHUNK)
-        row = max(x.stride(0), B.stride(0), C.stride(0), chunks * max(nheads * headdim * n, groups * CHUNK * CHUNK))
-        rows = min(MAX_ELEMENTS // row, MAX_GRID // chunks)
+        chunks, rows = _rows(x, B, C, length if stride is None else min(stride, length))
         if n > _MAX_STATES or max(nheads, groups * chunks) > MAX_GRID or rows < 1 or x.dtype != torch.float32:
             return chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
         if length == 1 and state is not None and stride is None:
             return in_rows(partial(chunk_step, self.update, A, D), rows, x, dt, B, C, state)
         if not _is_precise(self.scan, x.device, nheads, headdim, groups, n):
             return chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
+        if stride is not None and self.states is not None and stride % CHUNK == 0:
+            _, whole = _rows(x, B, C, length)
+            if whole > 0 and _gives_states(self.states, x.device, nheads, headdim, groups, n):
+                return in_rows(partial(_scan_with_states, self.states, stride, A, D), whole, x, dt, B, C, state)
         scan = partial(in_rows, partial(_scan, self.scan, A, D), rows)
         return scan(x, dt, B, C, state) if stride is None else in_segments(scan, stride, x, dt, B, C, state)
+
+
+def _rows(x: Tensor, B: Tensor, C: Tensor, tokens: int) -> tuple[int, int]:
+    """Chunks of so many tokens, and how many rows one launch takes: 0 where a row alone is too large."""
+    _, _, nheads, headdim = x.shape
+    groups, n = B.shape[2:]
+    chunks = -(-tokens // CHUNK)
+    row = max(x.stride(0), B.stride(0), C.stride(0), chunks * max(nheads * headdim * n, groups * CHUNK * CHUNK))
+    return chunks, min(MAX_ELEMENTS // row, MAX_GRID // chunks)
+
+
+def _scan_with_states(
+    kernel: Kernel,
+    stride: int,
+    A: Tensor,
+    D: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+) -> ScanResult:
+    with torch.cuda.device_of(x), _precise_products():  # type: ignore[no-untyped-call]  # torch gives it no types
+        return scan_with_states(kernel, CHUNK, stride, A, D, x, dt, B, C, state)
 
 
 def _scan(
@@ -80,6 +109,11 @@ def _scan(
     with torch.cuda.device_of(x), _precise_products():  # type: ignore[no-untyped-call]  # torch gives it no types
         y, last = kernel(x, dt, A, B, C, chunk_size=CHUNK, D=D, initial_states=state, return_final_states=True)
     return ScanResult(y, last, None)
+
+
+def _gives_states(kernel: Kernel, device: torch.device, nheads: int, headdim: int, groups: int, n: int) -> bool:
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), _precise_products():
+        return has_states(kernel, CHUNK, device, (nheads, headdim, groups, n))
 
 
 @contextmanager

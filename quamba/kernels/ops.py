@@ -18,6 +18,7 @@ from quamba.kernels import causal_conv1d as plain_conv1d
 from quamba.kernels import chunk_scan as plain_chunk_scan
 from quamba.kernels import selective_scan as plain_selective_scan
 from quamba.kernels.fused_chunk_scan import FusedChunkScan
+from quamba.kernels.fused_chunk_states import load_states
 from quamba.kernels.fused_conv1d import FusedConv1d
 from quamba.kernels.fused_selective_scan import FusedSelectiveScan
 from quamba.kernels.packages import load_functions
@@ -90,7 +91,9 @@ def implementations(device_type: str) -> Implementations:
     if "mamba-ssm" in found:
         selective, step, chunked = found["mamba-ssm"]
         chosen = replace(
-            chosen, selective_scan=FusedSelectiveScan(selective, step), chunk_scan=FusedChunkScan(chunked, step)
+            chosen,
+            selective_scan=FusedSelectiveScan(selective, step),
+            chunk_scan=FusedChunkScan(chunked, step, load_states()),
         )
     return chosen
 

@@ -4,9 +4,13 @@ They are imported when tensors first lie on such a device, and never before: wit
 """
 
 import importlib
+import importlib.util
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 Kernel = Callable[..., Any]
@@ -22,6 +26,10 @@ FUNCTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
+# Which settings of a kernel are fastest is measured where it first runs, for mamba-ssm's chunk scan a minute long: with
+# this Triton keeps the outcome beside what it compiled, for later processes.
+_TUNED_ONCE = "TRITON_CACHE_AUTOTUNING"
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +38,7 @@ def load_functions() -> dict[str, tuple[Kernel, ...]]:
 
     What is absent is said in one warning, for all packages together.
     """
+    os.environ.setdefault(_TUNED_ONCE, "1")
     loaded: dict[str, tuple[Kernel, ...]] = {}
     missing: dict[str, str] = {}
     for package, functions in FUNCTIONS.items():
@@ -37,7 +46,7 @@ def load_functions() -> dict[str, tuple[Kernel, ...]]:
             # What other packages deprecate among themselves is no news for whoever runs a model.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                loaded[package] = tuple(getattr(importlib.import_module(module), name) for module, name in functions)
+                loaded[package] = tuple(_function(module, name) for module, name in functions)
         except (ImportError, AttributeError) as error:
             missing[package] = (str(error).splitlines() or [type(error).__name__])[0]
     if missing:
@@ -50,4 +59,40 @@ def load_functions() -> dict[str, tuple[Kernel, ...]]:
     return loaded
 
 
-__all__ = ["FUNCTIONS", "Kernel", "load_functions"]
+def _function(module: str, name: str) -> Kernel:
+    package, inside, _ = module.partition(".")
+    with without_top(package) if inside else nullcontext():
+        found: Kernel = getattr(importlib.import_module(module), name)
+        return found
+
+
+@contextmanager
+def without_top(package: str) -> Iterator[None]:
+    """In it a package's modules are imported without what its top imports; that follows when something there is used.
+
+    mamba-ssm's top brings its models, and with them the transformers library: seconds of loading, for three functions.
+    """
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is None or spec.loader is None or spec.submodule_search_locations is None:
+        yield
+        return
+    loader, top = spec.loader, importlib.util.module_from_spec(spec)
+
+    def load(attribute: str) -> Any:
+        # The interpreter and its libraries look for such names in every module.
+        if attribute.startswith("__") and attribute not in ("__all__", "__version__"):
+            raise AttributeError(f"module {package!r} has no attribute {attribute!r}")
+        if vars(top).pop("__getattr__", None) is not None:
+            loader.exec_module(top)
+        return getattr(top, attribute)
+
+    vars(top)["__getattr__"] = load
+    sys.modules[package] = top
+    try:
+        yield
+    except BaseException:
+        del sys.modules[package]
+        raise
+
+
+__all__ = ["FUNCTIONS", "Kernel", "load_functions", "without_top"]

@@ -28,7 +28,10 @@ def in_rows(scan: Piece, rows: int, x: Tensor, dt: Tensor, B: Tensor, C: Tensor,
         return scan(x, dt, B, C, state)
     parts = [slice(start, start + rows) for start in range(0, len(x), rows)]
     results = [scan(x[p], dt[p], B[p], C[p], None if state is None else state[p]) for p in parts]
-    return ScanResult(torch.cat([r.y for r in results]), torch.cat([r.state for r in results]), None)
+    marks = [r.checkpoints for r in results if r.checkpoints is not None]
+    return ScanResult(
+        torch.cat([r.y for r in results]), torch.cat([r.state for r in results]), torch.cat(marks) if marks else None
+    )
 
 
 def in_segments(

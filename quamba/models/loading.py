@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from quamba.errors import DeviceError, ModelError
+from quamba.kernels.ops import implementations
 from quamba.models.build import build_model
 from quamba.models.config import CONFIG_FILE, ModelConfig, read_config
 from quamba.models.quantization import Quantization, read_quantization
@@ -84,6 +85,8 @@ def load_model(name_or_path: str, device: str = "cpu") -> LoadedModel:
         quantization.check_weights(digest)
         model = restore_model(config, quantization.structure, read_weights(files), str(directory))
     tokenizer = load_tokenizer(directory, vocab_size=model.padded_vocab_size)
+    # What runs on the device belongs to what is loaded: its kernels' packages take seconds.
+    implementations(target.type)
     unique = {buffer.data_ptr(): buffer.numel() for buffer in model.buffers()}
     return LoadedModel(
         name=name_or_path,

@@ -154,6 +154,30 @@ class FakeKernels:
         out = torch.stack(outputs, dim=1)
         return (out, state) if return_final_states else out
 
+    def states_of_chunks(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        chunk_size: int,
+        D: Tensor | None = None,
+        initial_states: Tensor | None = None,
+    ) -> tuple[Tensor, None, None, None, Tensor, Tensor]:
+        """The function behind `mamba_chunk_scan_combined`: out, and the states (b, c, h, p, n) before each chunk."""
+        self.calls.append("states_of_chunks")
+        b, length, h, p = x.shape
+        state = x.new_zeros(b, h, p, B.shape[3]) if initial_states is None else initial_states
+        outputs, states = [], []
+        for start in range(0, length, chunk_size):
+            states.append(state)
+            tokens = slice(start, start + chunk_size)
+            parts = x[:, tokens], dt[:, tokens], A, B[:, tokens], C[:, tokens], chunk_size
+            out, state = self.mamba_chunk_scan_combined(*parts, D=D, initial_states=state, return_final_states=True)
+            outputs.append(out)
+        return torch.cat(outputs, dim=1), None, None, None, torch.stack(states, dim=1), state
+
 
 def convolved(whole: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
     """(b, d, w - 1 + l) to (b, d, l)."""

@@ -1,5 +1,6 @@
 """What kernels keep of a sweep is, bit for bit, what stations keep; interpreted where there is no GPU."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from quamba.flow.batches import batch_documents, merge_batches
 from quamba.flow.calibrate import Calibration
 from quamba.flow.recipe import AUTO_ALPHAS, Recipe
 from quamba.models.config import Family
-from quamba.observers import tail_plan
+from quamba.models.published import published_config
+from quamba.observers import tail_plan, watching
 from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.device_sweep import DeviceSweep
 from quamba.observers.observer import Observer
@@ -161,6 +163,31 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
     expected, found = scales(False), scales(True)
     assert found == expected
     assert bool(repeated) == (room == 1)
+
+
+@pytest.mark.parametrize(("capability", "importable"), [((7, 0), True), ((9, 0), False), ((9, 0), True)])
+def test_stations_watch_where_kernels_do_not_run(
+    capability: tuple[int, int],
+    importable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On other devices without a word; on a GPU that is too old, or without Triton, with a warning."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    if not importable:
+        monkeypatch.setitem(sys.modules, "quamba.observers.device_sweep", None)
+    assert watching.device_sweep(torch.device("cpu"), 3) is None
+    assert not caplog.records
+    found = watching.device_sweep(torch.device("cuda"), 3)
+    assert (found is not None) == (capability >= (8, 0) and importable) == (not caplog.records)
+
+
+def test_batches_fit_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never less than a token, never more than what makes products faster."""
+    config = published_config("mamba-130m")
+    for free, least, most in ((0, 1, 1), (1 << 20, 2, 1000), (1 << 40, 16384, 16384)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 1 << 40))
+        assert least <= watching.tokens_at_once(config, torch.device("cuda")) <= most
 
 
 def test_merged_batches_hold_the_same_documents() -> None:

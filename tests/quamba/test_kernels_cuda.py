@@ -257,6 +257,27 @@ def test_a_kernel_less_precise_than_float32_is_not_used(fault: str, caplog: pyte
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("fault", [None, "other states", "another signature"])
+def test_states_on_the_way_come_from_one_pass(fault: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a few rows at a time; a function that is not what it was is found out, and the scan is made in segments."""
+
+    def states(*given: Any, **how: Any) -> Any:
+        if fault == "another signature":
+            raise TypeError("no such argument")
+        found = fakes.states_of_chunks(*given, **how)
+        return (*found[:4], found[4] * (1.0 if fault is None else 1.01), found[5])
+
+    for length, rows in ((200, None), (128, None), (129, 2), (7, None)):
+        fakes, inputs = FakeKernels(), chunk_inputs(3, length)
+        if rows is not None:
+            monkeypatch.setattr("quamba.kernels.fused_chunk_scan.MAX_GRID", rows * 3)
+        chosen = FusedChunkScan(fakes.mamba_chunk_scan_combined, fakes.selective_state_update, states)
+        assert_same(chosen(**inputs, stride=128), chunk_scan(**inputs, stride=128))
+        fakes.calls.clear()
+        chosen(**inputs, stride=128)
+        assert ("states_of_chunks" in fakes.calls) == (fault is None)
+
+
 @pytest.mark.parametrize("chosen", [None, "ieee"])
 def test_triton_is_told_to_multiply_in_float32(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the chunk scan runs, and not beyond it; whoever has chosen a precision keeps it."""
