@@ -23,6 +23,7 @@ from quamba.kernels.triton_ssd_step import SSDStep
 
 # Tokens of a chunk.
 CHUNK = 64
+_LEAST_SHARE = 1 / 16
 
 
 @triton.jit
@@ -43,7 +44,8 @@ def chunk_scan_kernel(
     columns,
     unit,
     skip,
-    state_norm,
+    power,
+    rest,
     out_norm,
     state_table,
     state_rows,
@@ -65,6 +67,7 @@ def chunk_scan_kernel(
     ONE_SCALE: tl.constexpr,
     ORDERED: tl.constexpr,
     ALIKE: tl.constexpr,
+    BOUNDED: tl.constexpr,
     BEFORE: tl.constexpr,
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
@@ -77,8 +80,8 @@ def chunk_scan_kernel(
     PART: tl.constexpr = 2 - N.bit_length()
     p, n, q = part * (P // PARTS) + tl.arange(0, P // PARTS), tl.arange(0, N), tl.arange(0, Q)
     e = head * P + p
-    norm, given_norm = tl.load(state_norm + head), tl.load(out_norm + head)
-    back = (2.0 / N) / norm
+    raised, lowered, given_norm = tl.load(power + head), tl.load(rest + head), tl.load(out_norm + head)
+    back = (2.0 / N) / (tl.exp2(raised) * lowered)
     to = tl.load(old_head + head)
     place = p if ORDERED else tl.load(old_place + e).to(tl.int32)
     state = (row * H + head).to(tl.int64) * (P * N) + p[None, :] * N + n[:, None]
@@ -98,8 +101,9 @@ def chunk_scan_kernel(
         B = tl.load(here + (q[:, None] * GN2 + n[None, :]))
         C = tl.load(here + G * N + (q[:, None] * GN2 + n[None, :]))
         c, d, last = tl.load(decay + now + q), tl.load(entry + now + q), tl.load(decay + now + (Q - 1))
-        given = (x.to(tl.float32) * power_of_two(last - d, DEVICE)[:, None]).to(tl.float16)
-        y = tl.dot(C, (S * norm).to(tl.float16)) * (power_of_two(c, DEVICE) * back)[:, None]
+        given = (x.to(tl.float32) * power_of_two(last - d + raised, DEVICE)[:, None]).to(tl.float16)
+        kept = (S if BOUNDED else S * lowered).to(tl.float16)
+        y = tl.dot(C, kept) * (power_of_two(c, DEVICE) * back)[:, None]
         # Of t and not q: kept through the loop, the mask would take registers.
         apart = tl.where(t[:, None] >= t[None, :], (c + PART)[:, None] - d[None, :], -1.0e30)
         pairs = (tl.dot(C, tl.trans(B)) * power_of_two(apart, DEVICE)).to(tl.float16)
@@ -127,22 +131,26 @@ class ChunkScan:
         bound: at least the largest dt, float32 [H].
         unit: what the state is counted in, float32 [E].
         skip: D, counted as the tensor cores' sums are, float32 [E].
-        state_norm: a power of two that keeps the state within float16, float32 [H].
+        power: of 2 that tokens' shares of the state are multiplied with, float32 [H].
+        rest: another power of two that keeps the state within float16, float32 [H].
         out_norm: one that keeps y so, float32 [H].
         gain: of what is given out to y, float32 [E].
         ordered: channels are where they were.
         alike: channels of a head share what they skip.
+        bounded: the rest is 1.
     """
 
     step: SSDStep
     bound: Tensor
     unit: Tensor
     skip: Tensor
-    state_norm: Tensor
+    power: Tensor
+    rest: Tensor
     out_norm: Tensor
     gain: Tensor
     ordered: bool
     alike: bool
+    bounded: bool
 
     @classmethod
     def of(cls, step: SSDStep) -> "ChunkScan | None":
@@ -167,17 +175,22 @@ class ChunkScan:
         scale = step.state_table[step.state_rows.int()].view(H, P, N)
         at_first = 128 * (scale / unit[..., None]).amax((1, 2))
         state_norm = _power_below(32768 / ((1 << 14) * sums + at_first))
+        # With more of it the share of a token whose dt is small would be too small for float16.
+        shared = state_norm.clamp(_LEAST_SHARE, 1.0)
+        rest = (state_norm / shared).clamp(max=1.0)
         out_norm = _power_below(32768 / ((1 << 22) * sums + 256 * at_first + 128 * skip.abs().amax(1)))
         return cls(
             step=step,
             bound=bound,
-            unit=unit.flatten(),
+            unit=(unit / shared[:, None]).flatten(),
             skip=skip.flatten(),
-            state_norm=state_norm,
+            power=shared.log2(),
+            rest=rest,
             out_norm=out_norm,
             gain=(gain / out_norm[:, None]).flatten(),
             ordered=bool((step.old_place.view(H, P) == torch.arange(P, device=x.device)).all()),
             alike=bool((skip == skip[:, :1]).all()),
+            bounded=bool((rest == 1).all()),
         )
 
 
@@ -230,7 +243,8 @@ def chunk_scan(
         columns,
         scan.unit,
         scan.skip,
-        scan.state_norm,
+        scan.power,
+        scan.rest,
         scan.out_norm,
         step.state_table,
         step.state_rows,
@@ -253,6 +267,7 @@ def chunk_scan(
         ONE_SCALE=len(step.state_table) == 1,
         ORDERED=scan.ordered,
         ALIKE=scan.alike,
+        BOUNDED=scan.bounded,
         BEFORE=before is not None,
         DEVICE=device,
         PDL=pdl,

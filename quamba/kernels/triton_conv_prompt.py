@@ -28,7 +28,7 @@ _MOST_TAPS = 4
 def _code(x, f, b, s, DEVICE: tl.constexpr):
     """q8(SiLU(x f + b); s)."""
     v = x * f + b
-    return int8_codes(v * reciprocal(s + s * power_of_two(v * -_LOG2E, DEVICE), DEVICE))
+    return int8_codes(v * reciprocal(s + s * power_of_two(v * -_LOG2E, DEVICE), DEVICE), DEVICE)
 
 
 @triton.jit

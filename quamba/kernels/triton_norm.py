@@ -13,7 +13,6 @@ from torch import Tensor
 from quamba.kernels.triton_common import quantize, wait_before
 from quamba.qtypes import quantize_int8
 
-
 # From so many rows on a program takes several, and reads the weight once for them.
 _MANY_ROWS = 4096
 

@@ -129,7 +129,7 @@ def rotate_kernel(
             v = tl.dot(_half(v, BOUNDED), inside)
             v = tl.dot(across, _half(v, BOUNDED))
         place = out + start.to(tl.int64) * E + i[:, None] * COLUMNS + p[None, :]
-        tl.store(place, int8_codes(v), mask=live[:, None])
+        tl.store(place, int8_codes(v, DEVICE), mask=live[:, None])
 
 
 @dataclass(frozen=True, slots=True)
