@@ -40,7 +40,7 @@ class Mamba1Prompt:
         residual: Tensor,
         lengths: Tensor | None,
         cache: LayerCache | None,
-        state_scale: Tensor,
+        state_scale: Tensor | None,
         how: Launch,
     ) -> None:
         """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
@@ -68,7 +68,7 @@ class Mamba1Prompt:
         selective_scan(
             step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
         )
-        if cache is not None:
+        if cache is not None and state_scale is not None:
             cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
             cache.state = QTensor(after, state_scale)
         codes = rotate(layer.rotation, self.factors, values.flatten(0, 1), layer.out_proj.in_scale, how)

@@ -57,7 +57,7 @@ class Mamba2Prompt:
         residual: Tensor,
         lengths: Tensor | None,
         cache: LayerCache | None,
-        state_scale: Tensor,
+        state_scale: Tensor | None,
         how: Launch,
     ) -> None:
         """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
@@ -85,7 +85,7 @@ class Mamba2Prompt:
         after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
         values = torch.empty(batch, length, E, dtype=torch.float16, device=device)
         chunk_scan(self.scan, conv, decay, entry, columns, before, after, values, device=how.device, pdl=how.pdl)
-        if cache is not None:
+        if cache is not None and state_scale is not None:
             inputs = projected[..., layer.conv.first : layer.conv.first + channels]
             cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
             cache.state = QTensor(after, state_scale)
