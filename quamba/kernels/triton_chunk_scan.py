@@ -36,7 +36,7 @@ def _ratio(state_table, state_rows, unit, e, n, N: tl.constexpr, ONE_SCALE: tl.c
     return s / tl.load(unit + e)[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "CHUNKS"])
 def chunk_scan_kernel(
     conv,
     decay,

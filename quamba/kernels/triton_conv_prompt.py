@@ -44,7 +44,7 @@ def _before(
     return x.to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def conv_prompt_kernel(
     codes,
     context,
@@ -124,9 +124,9 @@ def conv_prompt(
     context: Tensor | None,
     out: Tensor,
     *,
-    tokens: int = 64,
+    tokens: int = 32,
     block: int = 512,
-    warps: int = 4,
+    warps: int = 2,
     device: bool = True,
     pdl: bool = False,
 ) -> None:

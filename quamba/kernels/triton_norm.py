@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""The norm before a projection, as codes: q8(RMSNorm(r) w; s), a few rows a program.
+"""The norm before a projection, as codes: q8(RMSNorm(r) w; s), a row a program.
 
 For many rows: where they are few, `quamba.kernels.triton_gemv` does it on the way.
 """
@@ -13,40 +13,22 @@ from torch import Tensor
 from quamba.kernels.triton_common import quantize, wait_before
 from quamba.qtypes import quantize_int8
 
-# From so many rows on a program takes several, and reads the weight once for them.
-_MANY_ROWS = 4096
-
 
 @triton.jit
-def norm_kernel(x, weight, scale, out, eps, M, D, BLOCK: tl.constexpr, STEPS: tl.constexpr, PDL: tl.constexpr):
-    """Rows STEPS * program_id(0).."""
-    first = tl.program_id(0) * STEPS
+def norm_kernel(x, weight, scale, out, eps, D, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    """Row program_id(0)."""
+    row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     w = tl.load(weight + d, mask=d < D, other=0.0)
     s = tl.load(scale)
     wait_before(PDL)
-    base = first.to(tl.int64) * D
-    r = tl.load(x + base + d, mask=d < D, other=0.0)
-    for step in tl.static_range(STEPS):
-        now = r
-        if step + 1 < STEPS:
-            # On its way while this one is computed.
-            r = tl.load(x + base + (step + 1) * D + d, mask=(d < D) & (first + step + 1 < M), other=0.0)
-        rstd = tl.rsqrt(tl.sum(now * now, axis=0) / D + eps)
-        codes = quantize(now * rstd * w, s).to(tl.int8)
-        tl.store(out + base + step * D + d, codes, mask=(d < D) & (first + step < M))
+    r = tl.load(x + row * D + d, mask=d < D, other=0.0)
+    rstd = tl.rsqrt(tl.sum(r * r, axis=0) / D + eps)
+    tl.store(out + row * D + d, quantize(r * rstd * w, s).to(tl.int8), mask=d < D)
 
 
 def norm(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    out: Tensor,
-    *,
-    eps: float,
-    steps: int | None = None,
-    warps: int | None = None,
-    pdl: bool = False,
+    x: Tensor, weight: Tensor, scale: Tensor, out: Tensor, *, eps: float, warps: int = 8, pdl: bool = False
 ) -> None:
     """Launch it.
 
@@ -56,22 +38,17 @@ def norm(
         scale: float32, of the codes.
         out: int8 [M, D].
         eps: added to the mean square.
-        steps: rows of a program; None: by their number.
-        warps: of a program; None: by the number of rows.
+        warps: of a program.
         pdl: overlap with the kernel before.
     """
-    many = len(x) >= _MANY_ROWS
-    steps, warps = steps or (4 if many else 1), warps or (4 if many else 16)
-    norm_kernel[(triton.cdiv(len(x), steps),)](
+    norm_kernel[(len(x),)](
         x,
         weight,
         scale,
         out,
         eps,
-        len(x),
         x.shape[1],
         BLOCK=triton.next_power_of_2(x.shape[1]),
-        STEPS=steps,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,

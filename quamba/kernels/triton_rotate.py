@@ -25,6 +25,7 @@ _ROWS = (64, 128)
 _MOST_COLUMNS = 256
 # Of what float16 holds, far off its end.
 _MOST = 30000.0
+_MANY_TOKENS = 4096
 # Means that are taken one after another.
 FEW = tl.constexpr(4)
 # Which squares a norm is of.
@@ -37,7 +38,7 @@ def _half(v, BOUNDED: tl.constexpr):
     return v.to(tl.float16) if BOUNDED else tl.minimum(tl.maximum(v, -60000.0), 60000.0).to(tl.float16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def rotate_kernel(
     x,
     projected,
@@ -156,8 +157,7 @@ class Factors:
         if token_rows > max(_ROWS) or columns.bit_count() != 1 or not 16 <= columns <= _MOST_COLUMNS:
             return None
         if rows is None:
-            # Work is as rows squared and tokens: twice the rows where they hold 2.5 times the tokens.
-            rows = min((size for size in _ROWS if size >= token_rows), key=lambda size: size / (size // token_rows))
+            rows = min(size for size in _ROWS if size >= token_rows)
         tokens = rows // token_rows
         if factors is None:
             return cls(rows, tokens, token_rows, None)
@@ -243,8 +243,8 @@ def rotate(
     scale: Tensor,
     out: Tensor,
     *,
-    steps: int = 1,
-    registers: int | None = 128,
+    steps: int | None = None,
+    registers: int | None = None,
     warps: int | None = None,
     stages: int = 1,
     device: bool = True,
@@ -259,8 +259,8 @@ def rotate(
         factors: of the rotation.
         scale: float32, of the codes.
         out: int8 [M, E].
-        steps: that many times a program takes its tokens.
-        registers: of a thread, at most; None: as many as there are.
+        steps: that many times a program takes its tokens; None: by their number.
+        registers: of a thread, at most; None: by the number of tokens.
         warps: of a program; None: one for each 16 rows.
         stages: tokens on their way at once.
         device: use the device's own instructions; false under the interpreter.
@@ -272,6 +272,10 @@ def rotate(
     if gate is not None:
         groups, inner = gate.groups, x.shape[1] // len(gate.heads)
     means = factors.tokens * groups
+    # Many tokens: a program reads the factors once for some of them, and has more registers. (Measured on an H100.)
+    many = len(x) >= _MANY_TOKENS
+    steps = steps or (4 if many else 1)
+    registers = registers or (168 if many and gate is not None else 128)
     rotate_kernel[(triton.cdiv(len(x), factors.tokens * steps),)](
         x,
         x if projected is None else projected,

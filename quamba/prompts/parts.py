@@ -34,7 +34,7 @@ def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Lau
     """The norm (its weight and eps) and the projection behind it: float32 [Bt, L, D] to codes int8 [Bt, L, N]."""
     rows = residual.flatten(0, 1)
     codes = torch.empty_like(rows, dtype=torch.int8)
-    norm(rows, before[0], p.in_scale, codes, eps=before[1], pdl=how.pdl)
+    norm(rows, before[0], p.in_scale, codes, eps=before[1], warps=16, pdl=how.pdl)
     out = torch.empty(len(rows), p.shape[0], dtype=torch.int8, device=rows.device)
     multiply(p, codes, out, CODES, how)
     return out.view(*residual.shape[:2], -1)
