@@ -83,6 +83,11 @@ class CapturedStep:
             _copy(kept, new)
         return logits
 
+    @property
+    def cache(self) -> Cache:
+        """What is remembered, in buffers that the next step changes."""
+        return self._cache
+
     def load(self, cache: Cache) -> None:
         """Go on from what another cache remembers."""
         for kept, new in zip(self._cache.layers, cache.layers, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quamba.decoding.captured import CapturedDecoder
 from quamba.nn.cache import Cache
 from quamba.nn.linear import QLinear
 from quamba.nn.model import MambaLM
@@ -20,7 +21,7 @@ _LEAST_CAPABILITY = (8, 0)
 # Launches that overlap, and weights that are brought into the cache ahead of them.
 _PDL_CAPABILITY = (9, 0)
 # Of a second-level cache, what the next layer's first weights may take.
-_AHEAD_SHARE = 0.25
+_AHEAD_SHARE = 0.0
 # Of logits. Random models, which rounding drives apart most, were seen up to 0.14 apart; other logits are 1.4.
 _TOLERANCE = 0.5
 # Where a model keeps what was made of it.
@@ -44,8 +45,8 @@ def decoder_of(model: Any) -> Any:
     """What `quamba.generation.generate` steps with.
 
     A quantized model on a CUDA device gets the fused kernels, replayed from CUDA graphs, unless
-    the environment variable QLOG_FUSED_DECODE is 0; where they do not run it, this is said once, and the model decodes
-    by itself, as every other model does.
+    the environment variable QLOG_FUSED_DECODE is 0; where they do not run it, this is said once, and the model's own
+    steps are replayed. Every other model decodes by itself.
     """
     decoder = _part(model, "decoder", _decoder)
     return model if decoder is None else decoder
@@ -74,8 +75,7 @@ def _part(model: Any, name: str, make: Callable[[Any, MambaLM], Any]) -> Any:
     if name not in made.parts:
         # While it is compared with the model, the model runs by itself.
         made.parts[name] = None
-        plan = made.parts["plan"]
-        made.parts[name] = None if plan is None else make(plan, model)
+        made.parts[name] = make(made.parts["plan"], model)
     return made.parts[name]
 
 
@@ -115,15 +115,29 @@ def _plan(model: MambaLM) -> Any:
 
 
 def _decoder(plan: Any, model: MambaLM) -> Any:
+    if plan is None:
+        return _captured(model)
     decoder = importlib.import_module("quamba.decoding.graphed").GraphedDecoder(plan, launch_for(model.device))
     reason = disagreement(decoder, model)
     if reason is None:
         return decoder
     _log.warning("fused kernels are not used, as %s: plain PyTorch decodes, slower", reason)
+    return _captured(model)
+
+
+def _captured(model: MambaLM) -> Any:
+    """The model's own steps from CUDA graphs; None: they cannot be captured, or go wrong."""
+    decoder = CapturedDecoder(model)
+    reason = disagreement(decoder, model)
+    if reason is None:
+        return decoder
+    _log.warning("steps are not replayed from CUDA graphs, as %s: the model steps by itself, slower", reason)
     return None
 
 
 def _reader(plan: Any, model: MambaLM) -> Any:
+    if plan is None:
+        return None
     reading, error = (importlib.import_module(f"quamba.{name}") for name in ("prompts.reader", "decoding.plan"))
     try:
         reader = reading.PromptReader(plan, launch_for(model.device))

@@ -125,8 +125,7 @@ class FloatMamba2Layer:
         return FloatScratch(
             before=Room.of(batch, inner, how, device),
             projected=torch.zeros(batch, wide, device=device),
-            # A float takes as much as four codes.
-            squares=torch.zeros(batch, H * min(4 * how.parts(batch, P, N), P // 4), device=device),
+            squares=torch.zeros(batch, H * how.parts(batch, P, N), device=device),
             values=torch.zeros(batch, E, device=device),
             rotated=torch.zeros(batch, E, device=device),
             behind=Room.of(batch, E, how, device),

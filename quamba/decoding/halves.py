@@ -91,7 +91,7 @@ def multiply_half(
     """
     if room.bytes is not None:
         split(x, room.bytes, norm=norm, pdl=how.pdl)
-        options = how.gemv(*p.shape, bits=4)
+        options = how.gemv(*p.shape, bits=4, floats=True)
         gemv4_half(room.bytes, p.codes, p.group_scale, p.bias, out, kind=kind, **options)
     elif room.halves is not None:
         halves(x, room.halves, norm=norm, pdl=how.pdl)

@@ -73,6 +73,7 @@ class Mamba2Layer:
             D=(D if c.D_has_hdim else D.repeat_interleave(P)).contiguous(),
             dt_limit=c.dt_limit,
             state_table=table,
+            state_inverse=1 / table,
             state_rows=rows,
             norm_weight=weight * rotation.norm,
             norm_first=isinstance(gate, GatedRMSNorm) and gate.norm_before_gate,

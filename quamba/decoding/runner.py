@@ -23,10 +23,6 @@ from quamba.nn.linear import QLinear
 from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.model import Layer, MambaLM
 
-# More rows of a batch than this are for other kernels.
-MAX_BATCH = 256
-
-
 FusedLayer = Mamba1Layer | Mamba2Layer | FloatMamba2Layer
 
 
@@ -184,4 +180,4 @@ class DecodeRunner:
         return graph.replay
 
 
-__all__ = ["MAX_BATCH", "DecodeRunner", "Plan"]
+__all__ = ["DecodeRunner", "Plan"]

@@ -61,7 +61,7 @@ class Kernels:
         gemv: of one row.
         gemm: of more rows.
         expand: of very many.
-        shape: rows and warps of a program of one row.
+        shape: rows, warps and registers of a program of one row.
         pdl: overlap launches.
         device: use the device's own instructions; false under the interpreter.
         many_rows: from so many rows on the weight is expanded.
@@ -94,8 +94,8 @@ class Kernels:
         if rows == 1:
             split = self.split.Split.empty(rows, columns, x.device)
             self.split.split(x, split, pdl=self.pdl)
-            block, warps = self.shape(width, columns // 2)
-            how = {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
+            block, warps, registers = self.shape(width, columns // 2)
+            how = {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
             self.gemv.gemv4_half(split, codes, group_scale, bias, out, kind=1, **how)
             return out
         halves = self.gemm.Halves.empty(rows, columns, x.device)

@@ -14,6 +14,9 @@ class Coming:
     size: int
 
 
+# Rows, warps and the most registers of a thread (None: the compiler decides) of a program.
+Shape = tuple[int, int, int | None]
+
 # From so many rows of a batch on there are programs enough whatever each does.
 _MANY_ROWS = 8
 
@@ -35,7 +38,7 @@ class Launch:
         step_warps: warps of its program.
         select_channels: channels of Mamba-1 that a program updates.
         join_warps: warps of a program across heads.
-        shapes: rows and warps of a program by the shape [N, K] of a product.
+        shapes: rows, warps and registers of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
         tile: of products of many rows, with warps and stages; None: what `gemm` chooses.
         workspace: where programs may leave parts of sums (`quamba.kernels.hopper`), of one chain of launches.
@@ -50,16 +53,17 @@ class Launch:
     step_warps: int = 4
     select_channels: int = 16
     join_warps: int = 8
-    shapes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    other: tuple[int, int] | None = None
+    shapes: dict[tuple[int, int], Shape] = field(default_factory=dict)
+    other: Shape | None = None
     tile: tuple[tuple[int, int, int], int, int] | None = None
     workspace: Tensor | None = None
 
-    def gemv(self, rows: int, inner: int, *, bits: int = 8) -> dict[str, Any]:
-        """Arguments of `gemv` for a weight [rows, inner]."""
-        chosen = self.other or default_shape(rows, inner * bits // 8)
-        block, warps = self.shapes.get((rows, inner), chosen)
-        return {"block": block, "warps": warps, "device": self.device, "pdl": self.pdl}
+    def gemv(self, rows: int, inner: int, *, bits: int = 8, floats: bool = False) -> dict[str, Any]:
+        """Arguments of `gemv` for a weight [rows, inner] of so many bits; `floats`: what it meets are no codes."""
+        integers4 = bits == 4 and not floats
+        default = default_shape4(rows, inner) if integers4 else default_shape(rows, inner * bits // 8)
+        block, warps, registers = self.shapes.get((rows, inner), self.other or default)
+        return {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
 
     def parts(self, batch: int, channels: int, states: int) -> int:
         """In how many parts a head's state [channels, states] is updated: a power of two."""
@@ -78,8 +82,8 @@ class Launch:
         return {"tile": tile, "warps": warps, "stages": stages, "pdl": self.pdl}
 
 
-def default_shape(rows: int, inner: int) -> tuple[int, int]:
-    """Rows and warps of a program.
+def default_shape(rows: int, inner: int) -> Shape:
+    """Of a program for a weight of 8 bits [rows, inner].
 
     At most 80 kB of weights in its registers; two programs for each of some 132 multiprocessors where they read more
     than 40 kB, and work for most multiprocessors in any case (measured on an H100).
@@ -87,7 +91,21 @@ def default_shape(rows: int, inner: int) -> tuple[int, int]:
     block = 32
     while block > 4 and (block * inner > 81920 or rows < 96 * block or (block * inner > 40960 and rows < 264 * block)):
         block //= 2
-    return block, 4 if block * inner < 8192 or (inner > 4096 and block > 4) else 8
+    warps = 4 if block * inner < 8192 or (inner > 4096 and block > 4) else 8
+    # Of eight warps two programs fit a multiprocessor so.
+    return block, warps, 128 if warps == 8 else None
 
 
-__all__ = ["Launch", "default_shape"]
+def default_shape4(rows: int, inner: int) -> Shape:
+    """Of a program for a weight of 4 bits [rows, inner].
+
+    Few warps, each with much to do between two barriers: 20 kB of weights, and work for most multiprocessors (measured
+    on an H100).
+    """
+    block = 32
+    while block > 4 and (block * inner > 40960 or rows < 132 * block):
+        block //= 2
+    return block, 4, None
+
+
+__all__ = ["Launch", "Shape", "default_shape", "default_shape4"]

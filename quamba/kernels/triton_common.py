@@ -89,7 +89,7 @@ def int8_codes(x, DEVICE: tl.constexpr):
             is_pure=True,
             pack=4,
         )
-    return round_codes(x).to(tl.int8)
+    return to_codes(x)
 
 
 @triton.jit
@@ -128,6 +128,21 @@ def pack4(codes):
     """int32 [n, 4] in [-128, 127] to int32 [n], the first in the lowest byte."""
     shifts = tl.arange(0, 4) * 8
     return tl.sum((codes & 0xFF) << shifts[None, :], axis=1)
+
+
+@triton.jit
+def to_codes(x):
+    """The codes of float32 values, int8: as `round_codes`, in fewer instructions."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    # The lowest bits of the sum are the integer's: nothing has to be taken off again, or converted.
+    return (x + _ROUND).to(tl.int32, bitcast=True).to(tl.int8)
+
+
+@triton.jit
+def pack_codes(x):
+    """float32 [n, 4] to their codes, int32 [n], the first in the lowest byte."""
+    x = tl.minimum(tl.maximum(x, -128.0), 127.0)
+    return pack4((x + _ROUND).to(tl.int32, bitcast=True))
 
 
 @triton.jit
@@ -186,6 +201,7 @@ __all__ = [
     "half_codes",
     "int8_codes",
     "pack4",
+    "pack_codes",
     "power_of_two",
     "prefetch",
     "quantize",
@@ -194,5 +210,6 @@ __all__ = [
     "silu",
     "softplus",
     "tanh",
+    "to_codes",
     "wait_before",
 ]

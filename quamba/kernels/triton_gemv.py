@@ -17,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past, convolve_reference
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
+from quamba.kernels.triton_common import dot4, pack_codes, wait_before
+from quamba.kernels.triton_few import convolution_of, finish
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -38,9 +39,9 @@ def gemv_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
-    N,
     x_stride,
     eps,
+    N: tl.constexpr,
     K4: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -61,12 +62,12 @@ def gemv_kernel(
     """
     lines: tl.constexpr = BLOCK // LINE
     rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
-    live = rows < N
     columns = tl.arange(0, CHUNK)
-    base = w + rows.to(tl.int64)[:, :, None] * K4 + columns[None, None, :]
+    # Beyond the last row it is read again, which costs no mask, and not written.
+    base = w + tl.minimum(rows, N - 1).to(tl.int64)[:, :, None] * K4 + columns[None, None, :]
     weights = ()
     for i in tl.static_range(K4 // CHUNK):
-        tile = tl.load(base + i * CHUNK, mask=live[:, :, None], other=0)
+        tile = tl.load(base + i * CHUNK)
         weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
     # What is a row's own, in order: a thread has no more than one.
     own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -81,19 +82,15 @@ def gemv_kernel(
             gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
             gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
+    target = out + row * N + own
+    kept, past, before = target, (), factor
     if TAPS > 0:
-        t = tl.load(position)
-        channels = own - FIRST
-        conv = (channels >= 0) & (channels < CHANNELS)
-        kept = ring + row * (TAPS * CHANNELS)
-        acc_past, last, f, b, s = convolve_past(
-            kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        kept, past = convolution_of(
+            ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
     wait_before(PDL)
-    target = out + row * N + own
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
-    acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
     given = ()
     if NORM:
         place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -107,26 +104,18 @@ def gemv_kernel(
         place = x + row * x_stride + tl.zeros([LINE, 1, 1], dtype=tl.int32) + columns[None, None, :]
         for i in tl.static_range(K4 // CHUNK):
             given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+    acc = tl.zeros([LINE, lines, CHUNK], dtype=tl.int32)
     for i in tl.static_range(K4 // CHUNK):
         packed = given[i]
         if NORM:
-            packed = pack4(round_codes(packed * rstd * gains[i]).to(tl.int32))[None, None, :]
+            packed = pack_codes(packed * rstd * gains[i])[None, None, :]
         acc = dot4(weights[i], tl.broadcast_to(packed, [LINE, lines, CHUNK]), acc, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(acc, axis=2)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    if OUT == 0:
-        y = round_codes(y)
-        if TAPS > 0:
-            tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
-            y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
-        tl.store(target, y.to(tl.int8), mask=there)
-    elif OUT == 1:
-        tl.store(target, y, mask=there)
-    else:
-        tl.store(target, before + y, mask=there)
+    finish(y, before, past, kept, target, there, OUT, TAPS)
 
 
 def chunk_of(inner: int) -> int:
@@ -161,6 +150,7 @@ def gemv(
     conv: tuple[Convolution, Past] | None = None,
     block: int = 16,
     warps: int = 8,
+    registers: int | None = None,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -177,6 +167,7 @@ def gemv(
         conv: a convolution behind it, for codes; its memory is brought up to date.
         block: rows of w a program takes.
         warps: of a program.
+        registers: the most that a thread may use; None: the compiler decides.
         device: use the device's integer dot product.
         pdl: overlap with the kernel before.
     """
@@ -194,9 +185,9 @@ def gemv(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
-        rows,
         x.stride(0),
         eps,
+        N=rows,
         K4=inner // 4,
         CHUNK=chunk,
         BLOCK=block,
@@ -211,7 +202,7 @@ def gemv(
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
-        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
+        **({} if registers is None else {"maxnreg": registers}),
         **({"launch_pdl": True} if pdl else {}),
     )
 

@@ -6,10 +6,11 @@
 
 A group's integers are kept beside its codes: a byte permutation looks four codes up at once in a table of eight, and
 gives the sign of what it finds, mostly 0, for codes that the other table has. One has 1..7 and -8, the other the
-magnitudes of 0..-7, which are subtracted; -7 shares a place with -8, whose sign it meets, and makes up for it.
+magnitudes of -1..-6, 0 and -7, which are subtracted, so that it is nearly the first one; -7 shares a place with -8,
+whose sign it meets, and makes up for it.
 
-`pack` repacks the canonical form once: the low and the high half of a 32-bit word hold four neighbouring columns each,
-of the first and of the second half of a row, so that threads read codes and activations alike without gaps.
+`pack` repacks the canonical form once: the low halves of four 32-bit words hold 16 neighbouring columns, the high
+halves the next 16, so that a thread reads codes and activations alike 16 bytes at a time.
 """
 
 from dataclasses import dataclass
@@ -20,21 +21,27 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution, Past
-from quamba.kernels.triton_common import convolve_new, convolve_past, dot4, pack4, round_codes, wait_before
+from quamba.kernels.triton_common import dot4, pack_codes, wait_before
+from quamba.kernels.triton_few import convolution_of, finish
 from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
 GROUP = 128
+# Of the codes -8..7: in the one table (0..7) or in the other (8..15).
+_PLACES = (7, 15, 13, 12, 11, 10, 9, 8, 14, 0, 1, 2, 3, 4, 5, 6)
 
 
 @triton.jit
-def _high_bytes(near, far, DEVICE: tl.constexpr):
-    """The high word of the 64 bits `far`, `near`, shifted up a byte."""
+def _subtracted(far, DEVICE: tl.constexpr):
+    """The other table's high word: of 5, 6, 7 and -8 what stands for -5, -6, 0 and -7."""
     if DEVICE:
-        return tl.inline_asm_elementwise(
-            "prmt.b32 $0, $1, $2, 0x6543;", "=r,r,r", [near, far], dtype=tl.int32, is_pure=True, pack=1
+        moved = tl.inline_asm_elementwise(
+            "prmt.b32 $0, $1, 0, 0x2410;", "=r,r", [far], dtype=tl.int32, is_pure=True, pack=1
         )
-    return (far << 8) | ((near >> 24) & 0xFF)
+    else:
+        moved = (far & 0xFFFF) | ((far & 0xFF0000) << 8)
+    # 1 less for -7, where the sign of -8 stands in the one table.
+    return moved - (1 << 24)
 
 
 @triton.jit
@@ -70,9 +77,9 @@ def gemv4_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
-    N,
     x_stride,
     eps,
+    N: tl.constexpr,
     K8: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -90,95 +97,80 @@ def gemv4_kernel(
     lines: tl.constexpr = BLOCK // LINE
     QUADS: tl.constexpr = CHUNK // 4
     rows = tl.program_id(0) * BLOCK + tl.arange(0, LINE)[:, None] + tl.arange(0, lines)[None, :] * LINE
-    live = rows < N
+    # Beyond the last row it is read again, which costs no mask, and not written.
+    rows = tl.minimum(rows, N - 1)
     quads = tl.arange(0, QUADS)
     words = quads[:, None] * 4 + tl.arange(0, 4)[None, :]
     base = w + rows.to(tl.int64)[None, :, :, None] * K8 + words[:, None, None, :]
-    # Groups of 32 words in each half of a row.
-    table = tables + rows.to(tl.int64)[None, :, :, None] * (K8 // 16) + (quads // 8)[:, None, None, None]
+    # Groups of 16 words.
+    table = tables + rows.to(tl.int64)[None, :, :, None] * (K8 // 16) + (quads // 4)[:, None, None, None]
     weights = ()
     found = ()
     for i in tl.static_range(K8 // CHUNK):
-        mask = live[None, :, :, None]
-        tile = tl.load(base + i * CHUNK, mask=mask, other=0)
+        tile = tl.load(base + i * CHUNK)
         weights = weights + (tile,)  # noqa: RUF005  # Triton has no *
-        for half in tl.static_range(2):
-            group = tl.load(table + (i * CHUNK // 32 + half * (K8 // 32)), mask=mask, other=0)
-            found = found + (group,)  # noqa: RUF005
+        found = found + (tl.load(table + i * CHUNK // 16),)  # noqa: RUF005
     # What is a row's own, in order: a thread has no more than one.
     own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = own < N
     factor = tl.load(scale + own, mask=there, other=0.0)
     if BIAS:
         shift = tl.load(bias + own, mask=there, other=0.0)
-    columns = tl.arange(0, CHUNK)
+    columns = tl.arange(0, 2 * CHUNK)
     if NORM:
         inverse = 1.0 / tl.load(in_scale)
         gains = ()
-        for i in tl.static_range(2 * K8 // CHUNK):
-            gain = tl.load(norm_weight + (i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
+        for i in tl.static_range(K8 // CHUNK):
+            gain = tl.load(norm_weight + (2 * i * CHUNK + columns)[:, None] * 4 + tl.arange(0, 4)[None, :])
             gains = gains + (gain * inverse,)  # noqa: RUF005
     row = tl.program_id(1)
+    target = out + row * N + own
+    kept, past, before = target, (), factor
     if TAPS > 0:
-        t = tl.load(position)
-        channels = own - FIRST
-        conv = (channels >= 0) & (channels < CHANNELS)
-        kept = ring + row * (TAPS * CHANNELS)
-        acc_past, last, f, b, s = convolve_past(
-            kept, conv_weight, conv_factor, conv_bias, conv_scale, channels, conv, t, CHANNELS, TAPS
+        kept, past = convolution_of(
+            ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
     wait_before(PDL)
-    target = out + row * N + own
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
     given = ()
     if NORM:
         place = x + row * x_stride + columns[:, None] * 4 + tl.arange(0, 4)[None, :]
-        squares = tl.zeros([CHUNK, 4], dtype=tl.float32)
-        for i in tl.static_range(2 * K8 // CHUNK):
-            r = tl.load(place + i * 4 * CHUNK)
+        squares = tl.zeros([2 * CHUNK, 4], dtype=tl.float32)
+        for i in tl.static_range(K8 // CHUNK):
+            r = tl.load(place + i * 8 * CHUNK)
             given = given + (r,)  # noqa: RUF005
             squares += r * r
         rstd = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / (8 * K8) + eps)
     else:
-        place = x + row * x_stride + tl.zeros([1, LINE, 1, 1], dtype=tl.int32) + words[:, None, None, :]
-        for i in tl.static_range(2 * K8 // CHUNK):
-            given = given + (tl.load(place + i * CHUNK),)  # noqa: RUF005
+        first = quads[:, None] * 8 + tl.arange(0, 4)[None, :]
+        place = x + row * x_stride + tl.zeros([1, LINE, 1, 1], dtype=tl.int32) + first[:, None, None, :]
+        for i in tl.static_range(K8 // CHUNK):
+            pair = tl.load(place + 2 * i * CHUNK), tl.load(place + (2 * i * CHUNK + 4))
+            given = given + (pair,)  # noqa: RUF005
     plus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
     minus = tl.zeros([QUADS, LINE, lines, 4], dtype=tl.int32)
     for i in tl.static_range(K8 // CHUNK):
+        if NORM:
+            packed = tl.reshape(pack_codes(given[i] * rstd * gains[i]), [QUADS, 2, 4])
+            pair = tl.split(tl.permute(packed, (0, 2, 1)))
+        near = (found[i] & 0xFFFFFFFF).to(tl.int32)
+        far = (found[i] >> 32).to(tl.int32)
+        low = tl.broadcast_to(near, [QUADS, LINE, lines, 4])
+        high = tl.broadcast_to(far, [QUADS, LINE, lines, 4])
+        subtracted = tl.broadcast_to(_subtracted(far, DEVICE), [QUADS, LINE, lines, 4])
         for half in tl.static_range(2):
-            packed = given[i + half * (K8 // CHUNK)]
-            if NORM:
-                codes = round_codes(packed * rstd * gains[i + half * (K8 // CHUNK)]).to(tl.int32)
-                packed = tl.reshape(pack4(codes), [QUADS, 4])[:, None, None, :]
-            packed = tl.broadcast_to(packed, [QUADS, LINE, lines, 4])
-            near = (found[2 * i + half] & 0xFFFFFFFF).to(tl.int32)
-            far = (found[2 * i + half] >> 32).to(tl.int32)
+            codes = pair[half][:, None, None, :] if NORM else given[i][half]
+            codes = tl.broadcast_to(codes, [QUADS, LINE, lines, 4])
             chosen = weights[i] >> (16 * half)
-            low = tl.broadcast_to(near, [QUADS, LINE, lines, 4])
-            high = tl.broadcast_to(far, [QUADS, LINE, lines, 4])
-            plus = dot4(_chosen(low, high, chosen, DEVICE), packed, plus, DEVICE)
-            low = tl.broadcast_to(near << 8, [QUADS, LINE, lines, 4])
-            # 1 less for -7 where the sign of -8 stands in the other table.
-            rest = _high_bytes(near, far, DEVICE) + ((far >> 31) << 24)
-            high = tl.broadcast_to(rest, [QUADS, LINE, lines, 4])
-            minus = dot4(_chosen(low, high, chosen ^ 0x8888, DEVICE), packed, minus, DEVICE)
+            plus = dot4(_chosen(low, high, chosen, DEVICE), codes, plus, DEVICE)
+            minus = dot4(_chosen(low, subtracted, chosen ^ 0x8888, DEVICE), codes, minus, DEVICE)
     total = tl.reshape(tl.trans(tl.sum(tl.sum(plus - minus, axis=3), axis=0)), [BLOCK])
     # To the thread that has the rest of a row: without this all would have the rest of many.
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    if OUT == 0:
-        y = round_codes(y)
-        if TAPS > 0:
-            tl.store(kept + (t % TAPS) * CHANNELS + channels, y.to(tl.int8), mask=conv)
-            y = tl.where(conv, convolve_new(y, acc_past, last, f, b, s), y)
-        tl.store(target, y.to(tl.int8), mask=there)
-    elif OUT == 1:
-        tl.store(target, y, mask=there)
-    else:
-        tl.store(target, before + y, mask=there)
+    finish(y, before, past, kept, target, there, OUT, TAPS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,23 +185,26 @@ def pack(codes: Tensor, factors: Tensor) -> Packed4 | None:
     """From the codes int8 [N, K] and the groups' factors float [N, K / 128].
 
     Returns:
-        None where it has no such form: K is no multiple of 256, or a group's integers are of a kind that none has whose
+        None where it has no such form: K is no multiple of 128, or a group's integers are of a kind that none has whose
         weights matter (7 f above 127, or 0 where 8 f is 1).
     """
     rows, inner = codes.shape
-    if inner % (2 * GROUP) or factors.shape[1] * GROUP != inner:
+    if inner % GROUP or factors.shape[1] * GROUP != inner:
         return None
     device = codes.device
     steps = torch.arange(1, 9, device=device)
     values = (factors.float()[:, :, None] * steps).round().clamp(max=128).long()
     if bool(((values[:, :, 6] > 127) | ((values[:, :, 6] == 0) & (values[:, :, 7] > 0))).any()):
         return None
+    # Where all is 0 there is no sign of -8 either: every code looks up a 0.
+    zero = (values[:, :, 7] == 0).repeat_interleave(GROUP, 1)
     values[:, :, 7] = -values[:, :, 7] & 0xFF
     tables = (values << (8 * (steps - 1))).sum(-1)
-    # 1..7 and -8 look into the one table, 0..-7 into the other.
-    places = torch.where(codes > 0, codes - 1, torch.where(codes == -8, 7, 8 - codes)).int()
-    words = (places.view(rows, 2, inner // 8, 4) << (4 * torch.arange(4, device=device)).int()).sum(-1).int()
-    return Packed4((words[:, 0] | (words[:, 1] << 16)).contiguous(), tables.contiguous())
+    places = torch.tensor(_PLACES, dtype=torch.int32, device=device)[codes.int() + 8].masked_fill_(zero, 0)
+    # [row, quad, half, word, column of the four]
+    halves = (places.view(rows, -1, 2, 4, 4) << (4 * torch.arange(4, device=device)).int()).sum(-1).int()
+    words = halves[:, :, 0] | (halves[:, :, 1] << 16)
+    return Packed4(words.view(rows, -1), tables.contiguous())
 
 
 def gemv4(
@@ -224,6 +219,7 @@ def gemv4(
     conv: tuple[Convolution, Past] | None = None,
     block: int = 16,
     warps: int = 8,
+    registers: int | None = None,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -243,9 +239,9 @@ def gemv4(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
-        rows,
         x.stride(0),
         eps,
+        N=rows,
         K8=words,
         CHUNK=chunk,
         BLOCK=block,
@@ -260,7 +256,7 @@ def gemv4(
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
-        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
+        **({} if registers is None else {"maxnreg": registers}),
         **({"launch_pdl": True} if pdl else {}),
     )
 
@@ -268,12 +264,14 @@ def gemv4(
 def unpack(w: Packed4) -> Tensor:
     """The integers that codes and tables stand for, int8 [N, K]: what `gemv` multiplies with."""
     rows, device = len(w.codes), w.codes.device
-    halves = torch.stack((w.codes & 0xFFFF, (w.codes >> 16) & 0xFFFF), 1)
+    quads = w.codes.view(rows, -1, 4)
+    halves = torch.stack((quads & 0xFFFF, (quads >> 16) & 0xFFFF), 2)
     places = ((halves[..., None] >> (4 * torch.arange(4, device=device))) & 0xF).view(rows, -1, GROUP).long()
     values = (w.tables[..., None] >> (8 * torch.arange(8, device=device))) & 0xFF
     one = values.clone()
     one[..., 7] -= 256 * (one[..., 7] > 0)
-    other = torch.nn.functional.pad(-values[..., :7], (1, 0))
+    nothing = torch.zeros_like(values[..., :1])
+    other = -torch.cat((values[..., :6], nothing, values[..., 6:7]), -1)
     return torch.cat((one, other), -1).gather(2, places).view(rows, -1).to(torch.int8)
 
 

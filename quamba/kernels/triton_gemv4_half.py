@@ -111,6 +111,7 @@ def gemv4_half(
     kind: int = FLOAT,
     block: int = 16,
     warps: int = 8,
+    registers: int | None = None,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -125,6 +126,7 @@ def gemv4_half(
         kind: `FLOAT` or `ADD`.
         block: rows of the weight a program takes.
         warps: of a program.
+        registers: the most that a thread may use; None: the compiler decides.
         device: use the device's integer dot product.
         pdl: overlap with the kernel before.
     """
@@ -148,7 +150,7 @@ def gemv4_half(
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
-        **({"maxnreg": 128} if warps == 8 else {}),  # Two programs fit a multiprocessor.
+        **({} if registers is None else {"maxnreg": registers}),
         **({"launch_pdl": True} if pdl else {}),
     )
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import round_codes, wait_before
+from quamba.kernels.triton_common import to_codes, wait_before
 from quamba.qtypes import QMAX, QMIN
 
 
@@ -88,7 +88,7 @@ def join_kernel(
     if FLOATS:
         tl.store(place, v, mask=live)
     else:
-        tl.store(place, round_codes(v).to(tl.int8), mask=live)
+        tl.store(place, to_codes(v), mask=live)
 
 
 def join(

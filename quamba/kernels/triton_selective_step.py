@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.launch import Coming
-from quamba.kernels.triton_common import prefetch, round_codes, silu, softplus, wait_before
+from quamba.kernels.triton_common import prefetch, round_codes, silu, softplus, to_codes, wait_before
 
 
 @triton.jit
@@ -61,6 +61,7 @@ def selective_step_kernel(
     shift, skip = tl.load(dt_bias + e, mask=live, other=0.0), tl.load(D + e, mask=live, other=0.0)
     sz = tl.load(z_scale + e, mask=live, other=0.0)
     s_u, s_p, s_state = tl.load(u_scale), tl.load(parameter_scale), tl.load(state_scale)
+    inverse = 1.0 / s_state
     if PREFETCH:  # noqa: SIM102  # Known when it is compiled, as the other is not.
         if row == 0:
             prefetch(coming, coming_bytes, tl.program_id(0), PROGRAMS)
@@ -76,7 +77,7 @@ def selective_step_kernel(
     S = tl.exp(dt[:, None] * a) * (S.to(tl.float32) * s_state) + (dt * u)[:, None] * B[None, :]
     y = tl.sum(S * C[None, :], axis=1) + u * skip
     tl.store(out + row * E + e, y * silu(z) * gain, mask=live)
-    tl.store(kept, round_codes(tl.math.div_rn(S, s_state)).to(tl.int8), mask=inside)
+    tl.store(kept, to_codes(S * inverse), mask=inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,6 @@ def selective_step(
         PREFETCH=coming is not None,
         PDL=pdl,
         num_warps=warps,
-        enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )
 

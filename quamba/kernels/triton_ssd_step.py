@@ -19,9 +19,9 @@ from torch import Tensor
 from quamba.kernels.launch import Coming
 from quamba.kernels.triton_common import (
     prefetch,
-    round_codes,
     silu,
     softplus,
+    to_codes,
     wait_before,
 )
 
@@ -35,6 +35,7 @@ def ssd_step_kernel(
     D,
     state,
     state_table,
+    state_inverse,
     state_rows,
     norm_weight,
     old_head,
@@ -77,9 +78,10 @@ def ssd_step_kernel(
     x_scale = tl.load(projected_scale + E + e)
     b_scale, c_scale = tl.load(projected_scale + b_columns), tl.load(projected_scale + c_columns)
     if ONE_SCALE:
-        s = tl.load(state_table + n)[None, :]
+        s, inverse = tl.load(state_table + n), tl.load(state_inverse + n)
     else:
-        s = tl.load(state_table + tl.load(state_rows + e).to(tl.int32)[:, None] * N + n[None, :])
+        of_row = tl.load(state_rows + e).to(tl.int32)[:, None] * N + n[None, :]
+        s, inverse = tl.load(state_table + of_row), tl.load(state_inverse + of_row)
     dt_column = 2 * E + 2 * G * N + head
     dt_scale, dt_shift, a = tl.load(projected_scale + dt_column), tl.load(dt_bias + head), tl.load(A + head)
     z_scale, skip, weight = tl.load(projected_scale + e), tl.load(D + e), tl.load(norm_weight + e)
@@ -98,15 +100,22 @@ def ssd_step_kernel(
     gate = silu(tl.load(codes + e).to(tl.float32) * z_scale)
     dt = tl.minimum(tl.maximum(dt, dt_low), dt_high)
     decay = tl.exp(dt * a)
-    S = decay * (S.to(tl.float32) * s) + (dt * x)[:, None] * B[None, :]
-    y = tl.sum(S * Cs[None, :], axis=1) + x * skip
+    if ONE_SCALE:
+        # In units of the scale: a column's own factors meet the vectors, not the matrix.
+        S = decay * S.to(tl.float32) + (dt * x)[:, None] * (B * inverse)[None, :]
+        y = tl.sum(S * (Cs * s)[None, :], axis=1) + x * skip
+        kept = S
+    else:
+        S = decay * (S.to(tl.float32) * s) + (dt * x)[:, None] * B[None, :]
+        y = tl.sum(S * Cs[None, :], axis=1) + x * skip
+        kept = S * inverse
     v = y * gate
     tl.store(out + row * E + place, v * weight)
     if NORM_FIRST:
         tl.store(squares + (row * H + to) * PARTS + part, tl.sum(y * y, axis=0))
     else:
         tl.store(squares + (row * H + to) * PARTS + part, tl.sum(v * v, axis=0))
-    tl.store(kept_state, round_codes(S * (1.0 / s)).to(tl.int8))
+    tl.store(kept_state, to_codes(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,7 @@ class SSDStep:
         D: float32 [E].
         dt_limit: the least and the largest dt.
         state_table: float32 [rows, N].
+        state_inverse: 1 / state_table.
         state_rows: int16 [E], each channel's row of the table.
         norm_weight: float32 [E], times what makes the rotation's factors orthonormal.
         norm_first: the gated norm looks at y before the gate.
@@ -135,6 +145,7 @@ class SSDStep:
     D: Tensor
     dt_limit: tuple[float, float]
     state_table: Tensor
+    state_inverse: Tensor
     state_rows: Tensor
     norm_weight: Tensor
     norm_first: bool
@@ -176,6 +187,7 @@ def ssd_step(
         step.D,
         state,
         step.state_table,
+        step.state_inverse,
         step.state_rows,
         step.norm_weight,
         step.old_head,
@@ -199,7 +211,6 @@ def ssd_step(
         PROGRAMS=0 if coming is None else H * parts,
         PDL=pdl,
         num_warps=warps,
-        enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )
 

@@ -65,7 +65,7 @@ MODELS: dict[str, tuple[Recipe, dict[str, Any]]] = {
     "mamba1 without rotation": (Recipe(rotate=False), {"family": "mamba1"}),
 }
 # In the interpreter each takes many seconds: one of each family is always run.
-ALWAYS = ("mamba2 in groups", "mamba1", "mamba2 of four bits and floats")
+ALWAYS = ("mamba2 in groups", "mamba1")
 
 
 @pytest.mark.parametrize(

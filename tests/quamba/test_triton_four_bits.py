@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from quamba.granularity import WeightScheme
 from quamba.kernels.four_bits import Kernels, linear_of_codes
 from quamba.kernels.triton_expand4 import expand4, expand4_reference
+from quamba.kernels.triton_float_step import FloatStep, float_step, float_step_reference
 from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference
 from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, gemm4_half_reference, halves, halves_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
@@ -170,3 +171,47 @@ def test_what_kernels_do_not_take_is_left_to_float32() -> None:
     assert linear_of_codes(torch.ones(2, 256), codes.cpu(), scale.cpu(), bias.cpu()) is None
     assert linear_of_codes(torch.ones(0, 256, device=DEVICE), codes, scale, bias) is None
     assert linear_of_codes(torch.ones(2, 200, device=DEVICE), codes[:, :100], scale, bias) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts", "norm_first"),
+    [
+        ((32, 16, 2, 8), 2, False),
+        *(
+            pytest.param(s, parts, first, marks=REAL)
+            for s in ((5120, 64, 1, 128), (2048, 64, 8, 64))
+            for parts in (1, 4)
+            for first in (False, True)
+        ),
+    ],
+)
+def test_a_step_in_floats(sizes: tuple[int, int, int, int], parts: int, norm_first: bool) -> None:
+    """From projection to norm, with what the convolution remembers: as by the definition but for rounding."""
+    torch.manual_seed(6)
+    E, P, G, N = sizes
+    H, C, taps = E // P, E + 2 * G * N, 3
+    step = FloatStep(
+        sizes=(E, H, P, G, N),
+        conv_weight=torch.randn(taps, C, device=DEVICE),
+        conv_bias=torch.randn(C, device=DEVICE),
+        dt_bias=torch.randn(H, device=DEVICE) - 3,
+        A=-torch.rand(H, device=DEVICE) * 8 - 0.5,
+        D=torch.randn(E, device=DEVICE),
+        dt_limit=(0.0, float("inf")),
+        norm_weight=torch.randn(E, device=DEVICE),
+        norm_first=norm_first,
+        old_head=torch.randperm(H, device=DEVICE).int(),
+        old_place=torch.stack([torch.randperm(P, device=DEVICE) for _ in range(H)]).flatten().to(torch.int16),
+    )
+    given = torch.randn(2, 2 * E + 2 * G * N + H, device=DEVICE)
+    ring, state = torch.randn(2, taps, C, device=DEVICE), torch.randn(2, H, P, N, device=DEVICE)
+    position = torch.tensor([taps + 1], dtype=torch.int32, device=DEVICE)
+    results = []
+    for run, how in ((float_step, {"pdl": PDL}), (float_step_reference, {})):
+        kept = ring.clone(), state.clone()
+        out, squares = torch.zeros(2, E, device=DEVICE), torch.zeros(2, H * parts, device=DEVICE)
+        run(step, given, kept[0], position, kept[1], out, squares, **how)
+        results.append((*kept, out, squares))
+    assert torch.equal(results[0][0], results[1][0])
+    for found, expected in zip(*results, strict=True):
+        assert sqnr_db(found, expected) > 90
