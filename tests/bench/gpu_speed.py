@@ -5,8 +5,8 @@
 Weights are random, of the published sizes; of those between the largest and the smallest, with --all, prompts alone.
 Medians by CUDA events. Tokens come from CUDA graphs on both sides; prompts from one on ours, mamba-ssm has none for
 them. Each quality is that of logits against the model's own modules in plain PyTorch. Shares are of what a copy moves
-and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved. Our side runs without
-the kernels of mamba-ssm and causal-conv1d, which take a minute to tune themselves. Each result is kept at once.
+and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved. Our side runs
+without the kernels of mamba-ssm and causal-conv1d, which take a minute to tune themselves. Each result is kept at once.
 `python -m tests.bench.gpu_report` makes the table of what is kept.
 """
 
