@@ -14,18 +14,22 @@ from quamba.flow.recipe import Recipe
 from quamba.nn.cache import Cache
 from quamba.nn.model import MambaLM
 from quamba.prompts.reader import PromptReader
+from quamba.qtypes import to_float
 from tests.quamba.test_triton_decode import MODELS, quantized
 from tests.quamba.test_triton_kernels import DEVICE, GPU, HOW, sqnr_db
 
 # In the interpreter each takes seconds: one of each family is always run.
 ALWAYS = ("mamba2 in groups", "mamba1")
+HYBRID: dict[str, tuple[Recipe, dict[str, Any]]] = {
+    "hybrid": (Recipe(w_bits=4, hybrid=("W4A8", "W4A16")), {"d_model": 256, "n_layer": 2})
+}
 
 
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
         pytest.param(*case, id=name, marks=() if name in ALWAYS else (pytest.mark.long, pytest.mark.gpu))
-        for name, case in MODELS.items()
+        for name, case in (MODELS | HYBRID).items()
     ],
 )
 def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
@@ -44,8 +48,8 @@ def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         assert sqnr_db(found[live], expected[live]) > 35
     for mine, theirs in zip(cache.layers, own.layers, strict=True):
         assert sqnr_db(mine.conv, theirs.conv) > 30
-        assert sqnr_db(mine.state.codes, theirs.state.codes) > 30
-        assert torch.equal(mine.state.scale, theirs.state.scale)
+        assert sqnr_db(to_float(mine.state), to_float(theirs.state)) > 30
+        assert type(mine.state) is type(theirs.state)
 
 
 def test_steps_go_on_from_a_prompt() -> None:
