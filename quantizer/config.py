@@ -34,6 +34,7 @@ class RunConfig:
     model: str
     model_path: str
     device: str
+    dtype: str
     quantize: bool
     w_bits: int
     a_bits: int
@@ -140,6 +141,7 @@ class RunConfig:
             "stats_layers": self.stats_layers.text,
             "batch_size": self.batch_size,
             "device": self.device,
+            "dtype": self.dtype if self.eval_baseline or not self.quantized else None,
             "task_list": list(self.tasks) if self.shots else [],
             "eval_zero_shot": self.eval_zero_shot,
             "eval_few_shot": self.eval_few_shot,

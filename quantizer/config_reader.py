@@ -14,6 +14,7 @@ from quantizer.config import Alpha, RunConfig
 from quantizer.errors import SpecError, Violation
 from quantizer.layers import LayerSelection
 
+DTYPES = ("float32", "bfloat16", "float16")
 OBSERVERS = ("ema", "exact", "minmax")
 ROTATIONS = ("hadamard", "none")
 # What a preset decides.
@@ -91,6 +92,7 @@ class _Reader:
             model=model,
             model_path=model,
             device=self._text("device"),
+            dtype=self._choice("dtype", DTYPES),
             quantize=quantize,
             w_bits=preset.w_bits if preset else self._bits("w_bits", (4, 8)),
             a_bits=preset.a_bits if preset else self._bits("a_bits", (8, 16)),
@@ -258,6 +260,7 @@ class _Reader:
             self._needs(field, config.quantize, "--quantize")
         self._needs("pretrained_dir", config.quantize, "--quantize")
         self._needs("act_order", config.apply_gptq, "--apply_gptq")
+        self._needs("dtype", config.eval_baseline or not config.quantize, "--eval_baseline")
         for experiment in config.experiments() if config.quantize and not self._violations else ():
             try:
                 experiment.recipe()

@@ -8,6 +8,7 @@ import click
 
 from quamba.errors import DeviceError, QuambaError, RecipeError
 from quamba.generation_options import GenerationOptions, Sampling
+from quantizer.config_reader import DTYPES
 from quantizer.errors import QuantizerError
 from quantizer.prompts import read_prompts
 from quantizer.verbs import check_place, option, refused
@@ -38,6 +39,7 @@ _BATCH_SIZE = 16
 @option("format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
 @option("batch_size", type=int, default=_BATCH_SIZE, metavar="N", help="Prompts side by side.")
 @option("device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.")
+@option("dtype", type=click.Choice(DTYPES), default="float32", help="What products run in.")
 def generate(model: str, prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None:
     """Continue texts with MODEL, a directory with config.json and weights, or a Hugging Face hub id.
 
@@ -56,6 +58,7 @@ def generate(model: str, prompt: tuple[str, ...], prompts: str | None, **options
         options=_checked(options, secrets.randbits(32) if seed is None else seed),
         batch_size=options["batch_size"],
         device=options["device"],
+        dtype=options["dtype"],
         stream=bool(options["stream"]),
         as_json=options["format"] == "json",
     )
@@ -91,6 +94,7 @@ class _Request:
     options: GenerationOptions
     batch_size: int
     device: str
+    dtype: str
     stream: bool
     as_json: bool
 
@@ -105,13 +109,14 @@ class _Request:
 
         from quamba.completions import complete
         from quamba.models.loading import is_hub_id, load_model, resolve_device
+        from quamba.models.precision import in_dtype
         from quantizer.completion_output import output_for
 
         try:
             # Before the model is looked for, which may take a download.
             resolve_device(self.device)
             check_place(self.model, is_hub_id)
-            loaded = load_model(self.model, self.device)
+            loaded = in_dtype(load_model(self.model, self.device), self.dtype)
             tokenizer = loaded.tokenizer
             # A text without a beginning begins after the end of another.
             ids = [encoded or [tokenizer.eos_token_id] for encoded in tokenizer.encode_batch(self.prompts)]

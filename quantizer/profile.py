@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from quantizer.config_reader import DTYPES
 from quantizer.errors import QuantizerError
 from quantizer.settings import Settings, credential_options, settings_options
 from quantizer.verbs import check_place, option, refused
@@ -35,6 +36,7 @@ _COUNTS = ("batch_size", "prompt_len", "gen_len", "repeats")
 @option("quantize_embedding", is_flag=True, help="The embedding too, to the weights' bits.")
 @option("quantize_lm_head", is_flag=True, help="The head too.")
 @option("device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.")
+@option("dtype", type=click.Choice(DTYPES), default="float32", help="What products of an unquantized model run in.")
 @option("format", type=click.Choice(["table", "json"]), default="table", help="What to print.")
 @click.pass_context
 def profile(context: click.Context, /, model: str | None, shape: str | None, **options: Any) -> None:
@@ -56,6 +58,8 @@ def profile(context: click.Context, /, model: str | None, shape: str | None, **o
             raise refused(name, f"{name} must be at least 1, not {options[name]}")
     if (model is None) == (shape is None):
         raise refused("model", "give a MODEL or a --shape" if model is None else "give a MODEL or a --shape, not both")
+    if options["quantize"] and options["dtype"] != "float32":
+        raise refused("dtype", f"--dtype {options['dtype']} is for unquantized models: leave it or --quantize out")
     typed: list[str] = context.find_root().meta["arguments"]
     wanted = tuple(name for name in _WHAT if options[name]) or _WHAT
     _Profile(model, shape, wanted, options, Settings.of(context), shlex.join(["quantizer", *typed])).run()

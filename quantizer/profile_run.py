@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from quamba.errors import RecipeError
 from quamba.flow.batches import batch_documents
 from quamba.flow.quantize import quantize
 from quamba.flow.recipe import Recipe
-from quamba.models.loading import load_model, resolve_device
+from quamba.models.loading import check_model, load_model, resolve_device
+from quamba.models.precision import in_dtype, products_in
 from quamba.models.published import published_config, random_model
 from quamba.models.saving import size_bytes
 from quamba.nn.model import MambaLM
@@ -63,8 +65,13 @@ def run_profile(
     ends: dict[str, Any] = {key: bool(options[key]) for key in ("quantize_embedding", "quantize_lm_head")}
     recipe = Recipe(options["w_bits"], options["a_bits"], **ends) if options["quantize"] else None
     device = resolve_device(options["device"])
+    stored = None
     if shape is not None:
         published_config(shape)
+    else:
+        stored = check_model(str(name))[1]
+    if stored is not None and (recipe is not None or options["dtype"] != "float32"):
+        raise RecipeError(f"model {name} is quantized already: leave --quantize and --dtype out")
     environment = describe(str(device))
     local = LocalEndpoint(settings.log_dir)
     console = Console()
@@ -86,10 +93,16 @@ def run_profile(
             def end(status: Status, error: str) -> None:
                 recording.record(Finished(status, error, time.monotonic() - start))
 
-            config = _config(name or f"random:{shape}", work, recipe, str(device), wanted)
+            known = recipe if stored is None else Recipe.from_facts(stored.recipe)
+            config = _config(name or f"random:{shape}", work, known, str(device), wanted)
+            if stored is not None:
+                config |= {"quantize": False, "stored": True, "calib_data_num": 0, "calib_seqlen": 0}
+            config["dtype"] = options["dtype"] if known is None else None
             recording.record(Began.now(experiment_id, command, config, environment))
             try:
-                results, sizes = _measured(name, shape, recipe, work, wanted, device, recording.record)
+                results, sizes = _measured(
+                    name, shape, recipe, work, wanted, device, options["dtype"], recording.record
+                )
             except KeyboardInterrupt:
                 end(Status.CANCELLED, "stopped by the user")
                 raise
@@ -117,8 +130,8 @@ def _config(name: str, work: Workload, recipe: Recipe | None, device: str, wante
         "w_bits": recipe.w_bits if recipe else 16,
         "a_bits": recipe.a_bits if recipe else 16,
         "percentile_alpha": None,
-        "group_heads": False,
-        "apply_gptq": False,
+        "group_heads": recipe is not None and recipe.group_heads,
+        "apply_gptq": recipe is not None and recipe.apply_gptq,
         "quantize_embedding": recipe is not None and recipe.quantize_embedding,
         "quantize_lm_head": recipe is not None and recipe.quantize_lm_head,
         "calib_data_num": _DOCUMENTS if recipe else 0,
@@ -142,12 +155,13 @@ def _measured(
     work: Workload,
     wanted: Sequence[str],
     device: torch.device,
+    dtype: str,
     record: Any,
 ) -> tuple[list[Measured], dict[str, int]]:
     def tell(event: ExperimentEvent) -> None:
         record(event)
 
-    model, facts = _model(name, shape, device)
+    model, facts = _model(name, shape, device, dtype)
     before = size_bytes(model)
     if recipe is not None:
         generator = torch.Generator().manual_seed(SEED)
@@ -168,11 +182,11 @@ def _measured(
     return results, sizes
 
 
-def _model(name: str | None, shape: str | None, device: torch.device) -> tuple[MambaLM, dict[str, Any]]:
+def _model(name: str | None, shape: str | None, device: torch.device, dtype: str) -> tuple[MambaLM, dict[str, Any]]:
     if shape is not None:
         config = published_config(shape)
-        return random_model(config, device, seed=SEED), config.facts()
-    loaded = load_model(str(name), str(device))
+        return products_in(random_model(config, device, seed=SEED), dtype), config.facts()
+    loaded = in_dtype(load_model(str(name), str(device)), dtype)
     return loaded.model, loaded.facts()
 
 

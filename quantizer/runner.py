@@ -20,6 +20,7 @@ from quamba.evals import evaluate_tasks, perplexity
 from quamba.flow.artifacts import Artifact
 from quamba.flow.quantize import convert
 from quamba.models.loading import LoadedModel, load_model
+from quamba.models.precision import in_dtype
 from quamba.models.saving import size_bytes
 from quamba.reports import LayerReport, PerplexityReport, ProgressReport, ReorderReport, TaskReport
 from quantizer.clock import PhaseClock
@@ -143,8 +144,7 @@ class _Run:
         self.emit(Progressed(ProgressReport("load", 1, 1, "models")))
         if config.eval_baseline:
             self._measure_baseline(loaded)
-        if config.quantize:
-            loaded = self._quantize(loaded)
+        loaded = self._quantize(loaded) if config.quantize else in_dtype(loaded, config.dtype)
         bench.end_experiment()
         self.clock.enter("evaluate")
         for results in self._evaluations(loaded, ""):
@@ -154,7 +154,7 @@ class _Run:
     def _measure_baseline(self, loaded: LoadedModel) -> None:
         if self.bench.baseline is None:
             self.clock.enter("evaluate_fp16")
-            for baseline in self._evaluations(loaded, "fp16:"):
+            for baseline in self._evaluations(in_dtype(loaded, self.config.dtype), "fp16:"):
                 self.emit(Evaluated(ExperimentResults(fp16=baseline)))
                 self.bench.baseline = baseline
         else:

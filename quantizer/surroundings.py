@@ -118,6 +118,8 @@ class _Examiner:
                 f"model {config.model} is quantized already: leave --quantize out, or give the float model",
             )
             return config
+        if config.dtype != "float32":
+            self._wrong("dtype", f"model {config.model} is quantized, and runs in its own types: leave --dtype out")
         recipes: list[Recipe] = []
         self._guard("model", lambda: recipes.append(Recipe.from_facts(stored.recipe)))
         if not recipes:

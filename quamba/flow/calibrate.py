@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from quamba.errors import RecipeError
 from quamba.flow.batches import TokenBatch, batch_documents, merge_batches
 from quamba.flow.recipe import Recipe
 from quamba.flow.scales import (
@@ -52,6 +53,8 @@ class Calibration:
     def __init__(
         self, model: MambaLM, recipes: Sequence[Recipe], batches: Sequence[TokenBatch], detailed: Collection[int]
     ) -> None:
+        if any(buffer.dtype in (torch.float16, torch.bfloat16) for buffer in model.buffers()):
+            raise RecipeError("scales and codes are made of float32 weights: calibrate the model as it was loaded")
         self.model = model
         self.recipes = tuple(recipes)
         self.batches = batches

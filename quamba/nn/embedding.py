@@ -14,10 +14,10 @@ from quamba.qtypes import MIN_SCALE, QMAX, scale_of
 
 
 class Embedding(nn.Module):
-    """The rows of a float32 table.
+    """The rows of a float table.
 
     Args:
-        weight: float32 [V, D].
+        weight: float32, bfloat16 or float16 [V, D].
     """
 
     weight: Tensor
@@ -28,7 +28,7 @@ class Embedding(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """int64 [...] to float32 [..., D]."""
-        return nn.functional.embedding(input_ids, self.weight)
+        return nn.functional.embedding(input_ids, self.weight).float()
 
 
 class QEmbedding(nn.Module):

@@ -16,10 +16,10 @@ from quamba.qtypes import QMAX, QMIN, Activation, QTensor, quantize_int8, to_flo
 
 
 class Linear(nn.Module):
-    """y = x W^T + b in float32.
+    """y = x W^T + b in float32; the product alone in the weight's type where that is half precision.
 
     Args:
-        weight: float32 [out, in].
+        weight: float32, bfloat16 or float16 [out, in].
         bias: float32 [out] or None.
     """
 
@@ -32,8 +32,11 @@ class Linear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Activation) -> Tensor:
-        """[..., in] to [..., out]."""
-        return nn.functional.linear(to_float(x), self.weight, self.bias)
+        """[..., in] to float32 [..., out]."""
+        if self.weight.dtype == torch.float32:
+            return nn.functional.linear(to_float(x), self.weight, self.bias)
+        y = nn.functional.linear(to_float(x).to(self.weight.dtype), self.weight).float()
+        return y if self.bias is None else y.add_(self.bias)
 
 
 class QLinear(nn.Module):

@@ -7,7 +7,8 @@
 on WikiText-2 (both data sets from the assets folder, QLOG_ASSETS). `gpu_references.jsonl` is what it wrote on a CPU, a
 line for each model and scheme; with `--against` that file lines have what is between them and those of the same model,
 scheme and sizes. `lambada` times the task of 5153 passages, from a loaded model to its results, by lm-eval: first with
-all that a process loads and compiles once, then again. On a GPU both keep their lines in gpu_results.jsonl.
+all that a process loads and compiles once, then again. On a GPU both keep their lines in gpu_results.jsonl. With --own
+neither uses mamba-ssm and causal-conv1d, whose kernels for Mamba-2 take a minute to tune themselves in a process.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from quamba.evals import evaluate_tasks
 from quamba.evals.local_tasks import lambada_file, last_word, passage
 from quamba.evals.perplexity import perplexity
 from quamba.evals.scoring import TokenRequest, score_requests
+from quamba.kernels import ops
 from quamba.models.loading import load_model
 from quamba.reports import PerplexityReport, TaskReport
 from tests.bench.gpu_timing import RESULTS, copy_bandwidth, facts, keep
@@ -109,8 +111,8 @@ def lambada(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if not isinstance(report, TaskReport):
                 raise TypeError(f"the evaluation ended with {report}")
             found = {metric.name: metric.value for metric in report.metrics}
-            name = Path(directory).name
-            yield {"case": f"LAMBADA {name} {scheme}", **_NO_TIMES, "ours_ms": times[0], "again_ms": times[1], **found}
+            name = f"{Path(directory).name} {scheme}"
+            yield {"case": f"LAMBADA {name}", **_NO_TIMES, "ours_ms": times[0], "again_ms": times[1], **found}
 
 
 def main() -> None:
@@ -124,6 +126,7 @@ def main() -> None:
         verb.add_argument("--schemes", nargs="*", default=list(schemes))
         verb.add_argument("--documents", type=int, default=32, help="of calibration, 512 tokens each at most")
         verb.add_argument("--batch_size", type=int, default=None)
+        verb.add_argument("--own", action="store_true", help="without the kernels of other packages")
         verb.add_argument("--output", type=Path, default=None, help="append the lines to this file")
         verb.set_defaults(run=run)
         if run is scores:
@@ -133,6 +136,8 @@ def main() -> None:
             verb.add_argument("--against", type=Path, default=None, help="lines to compare with")
     options = parser.parse_args()
     torch.manual_seed(0)
+    if options.own:
+        ops.load_functions = dict
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     common = facts(copy_bandwidth()) if on_gpu and options.output is None else {}
     torch.cuda.empty_cache()

@@ -101,6 +101,8 @@ def test_several_alphas_are_an_experiment_each() -> None:
         {"stats_layers": "first"},
         {"stats_layers": "3-1"},
         {"stats_layers": "0,,2"},
+        {"dtype": "int8", "eval_baseline": True, "eval_ppl": True},
+        {"dtype": "float16"},
         {"device": "tpu"},
         {"device": "cuda:x"},
         {"fewshot": -1},

@@ -79,3 +79,33 @@ def test_wrong_options_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_saved_quantized_model_is_measured_as_what_it_is(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record has its own bits; to quantize it again, or to run it in another type, is refused."""
+    made = ["run", model, "--quantize", "--w_bits", "4", "--calib_data", "builtin", "--calib_data_num", "1"]
+    made += ["--calib_seqlen", "8", "--pretrained_dir", str(tmp_path), "--output_subdir", "kept", "--device", "cpu"]
+    assert run_command([*made, "--log_dir", str(tmp_path / "made")]) == 0
+    (kept,) = map(str, (tmp_path / "kept").iterdir())
+    assert run_command(["profile", kept, *SMALL, "--tpot", "--log_dir", str(tmp_path)]) == 0
+    (record,) = records(tmp_path)
+    assert (record["config"]["w_bits"], record["config"]["a_bits"]) == (4, 8)
+    assert (record["config"]["quantize"], record["config"]["stored"], record["config"]["dtype"]) == (False, True, None)
+    for words in (["--quantize"], ["--dtype", "float16"]):
+        capsys.readouterr()
+        assert run_command(["profile", kept, *SMALL, *words, "--log_dir", str(tmp_path)]) == 2
+        assert "is quantized already" in capsys.readouterr().err
+
+
+def test_products_in_half_precision_are_recorded(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And refused where they would be somebody else's."""
+    assert run_command(["profile", model, *SMALL, "--ttft", "--dtype", "bfloat16", "--log_dir", str(tmp_path)]) == 0
+    assert records(tmp_path)[0]["config"]["dtype"] == "bfloat16"
+    words = ["profile", model, *SMALL, "--quantize", "--dtype", "bfloat16", "--log_dir", str(tmp_path)]
+    capsys.readouterr()
+    assert run_command(words) == 2
+    assert "--dtype bfloat16" in capsys.readouterr().err
