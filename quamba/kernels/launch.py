@@ -37,6 +37,7 @@ class Launch:
         step_warps: warps of its program where rows are few; where programs are many anyway, it has one.
         select_channels: channels of Mamba-1 that a program updates.
         join_warps: warps of a program across heads.
+        chained: for few rows x_proj's sums are made behind the convolution, in in_proj's launch.
         shapes: rows, warps and registers of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
         tile: of products of many rows, with warps and stages; None: what `gemm` chooses.
@@ -52,6 +53,7 @@ class Launch:
     step_warps: int = 4
     select_channels: int = 16
     join_warps: int = 8
+    chained: bool = False
     shapes: dict[tuple[int, int], Shape] = field(default_factory=dict)
     other: Shape | None = None
     tile: tuple[tuple[int, int, int], int, int] | None = None

@@ -9,7 +9,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.decoding.choice import VARIABLE, reader_of, reading_disagreement
 from quamba.decoding.plan import NotFusedError
-from quamba.decoding.runner import Plan
+from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.flow.recipe import Recipe
 from quamba.nn.cache import Cache
 from quamba.nn.model import MambaLM
@@ -50,6 +50,20 @@ def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         assert sqnr_db(mine.conv, theirs.conv) > 30
         assert sqnr_db(to_float(mine.state), to_float(theirs.state)) > 30
         assert type(mine.state) is type(theirs.state)
+
+
+def test_steps_go_on_from_a_prompt() -> None:
+    """Both by kernels: logits of a prompt and single tokens behind it are those of all of it in one."""
+    model = quantized(Recipe(quantize_lm_head=True), family="mamba1", n_layer=1)
+    plan, ids = Plan.of(model), torch.tensor([[5, 1, 40, 7, 22, 3]], device=DEVICE)
+    whole = model.head(model.own_hidden_states(ids))
+    cache = model.new_cache(1)
+    read = model.head(PromptReader(plan, HOW).hidden_states(ids[:, :4], None, cache))
+    assert sqnr_db(read, whole[:, :4]) > 35
+    runner = DecodeRunner(plan, 1, HOW, graph=GPU)
+    runner.load(cache)
+    for place in (4, 5):
+        assert sqnr_db(runner.step(ids[:, place]), whole[:, place]) > 25
 
 
 class FakeReader:
