@@ -31,7 +31,12 @@ print("imported", {count})
 """
 
 
-TRITONS = ("graphed", "mamba1", "mamba2", "plan", "products", "runner")
+# What runs in Triton, and is imported where it runs.
+TRITON = (
+    *("quamba.kernels.triton_", "quamba.kernels.gluon_", "quamba.kernels.hopper", "quamba.prompts."),
+    *(f"quamba.decoding.{name}" for name in ("float_", "graphed", "halves", "mamba1", "mamba2", "plan", "products")),
+    *("quamba.decoding.runner", "quamba.observers.device_", "quamba.observers.tail_plan"),
+)
 
 
 def project() -> Any:
@@ -82,9 +87,9 @@ def test_the_quantizers_help_needs_nothing_heavy() -> None:
 
 def test_the_library_needs_no_gpu_packages() -> None:
     """All of quamba imports without Triton, mamba-ssm, lm-eval, transformers and gRPC, but for what is these packages'
-    border: the adapter to lm-eval, kernels in Triton, and the decoding by these."""
+    border: the adapter to lm-eval, kernels in Triton, and what runs on these."""
     absent = ("triton", "mamba_ssm", "causal_conv1d", "lm_eval", "transformers", "grpc", "google", "click", "qlog")
-    borders = ("quamba.evals.lm_eval_adapter", "quamba.kernels.triton_", *(f"quamba.decoding.{n}" for n in TRITONS))
+    borders = ("quamba.evals.lm_eval_adapter", *TRITON)
     modules = [name for name in modules_of("quamba") if not name.startswith(borders)]
     import_without(absent, modules)
 

@@ -1,13 +1,13 @@
 """A product of a step: by the kernel for its number of rows and its weight's bits."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from quamba.decoding.plan import Product
-from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Coming, Launch
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_expand4 import expand4
@@ -53,6 +53,7 @@ def multiply(
     how: Launch,
     before: Before | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
 ) -> None:
     """Launch it.
 
@@ -64,6 +65,7 @@ def multiply(
         how: to launch.
         before: the norm before it.
         conv: the convolution behind it.
+        following: for few rows, a product of the codes behind the convolution.
     """
     few = len(x) <= how.few
     if before is not None and not (few and p.shape[0] <= how.norm_rows):
@@ -71,10 +73,11 @@ def multiply(
         x, before = before.codes, None
     if few:
         given = None if before is None else (before.weight, p.in_scale, before.eps)
+        behind: dict[str, Any] = {"norm": given, "conv": conv, "following": following}
         if p.packed is None:
-            gemv(x, p.codes(), p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape))
+            gemv(x, p.codes(), p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape))
         else:
-            gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape, bits=4))
+            gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape, bits=4))
         return
     # Many rows, step after step: integers that are kept are the faster.
     gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())

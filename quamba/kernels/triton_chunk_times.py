@@ -22,7 +22,7 @@ _NEVER = tl.constexpr(1.0e30)
 _HEADS = 16
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "CHUNKS"])
 def chunk_times_kernel(
     projected,
     conv,
