@@ -48,7 +48,7 @@ class Product:
         return self.part.operand()
 
     def grouped(self) -> tuple[Tensor, Tensor] | None:
-        """The canonical codes of a 4-bit weight and its groups' factors, of whole groups; None where integers are made."""
+        """The canonical codes of a 4-bit weight and its groups' factors, of whole groups; None: integers are made."""
         part = self.part
         if part.has_operand or part.group_scale is None or part.scheme.group_size != GROUP or part.shape[1] % GROUP:
             return None
