@@ -12,7 +12,7 @@ from quamba.kernels.launch import Coming, Launch
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_expand4 import expand4
 from quamba.kernels.triton_gemm import gemm
-from quamba.kernels.triton_gemm4 import gemm4
+from quamba.kernels.triton_gemm4 import gemm4, turned
 from quamba.kernels.triton_gemv import gemv
 from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_norm import norm
@@ -79,25 +79,28 @@ def multiply(
         else:
             gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape, bits=4))
         return
-    multiply_many(p, x, out, kind, how)
+    # Many rows, step after step: integers that are kept are the faster.
+    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
     if conv is not None:
         conv_step(out, *conv, pdl=how.pdl)
 
 
 def multiply_many(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:
-    """Launch a product on the tensor cores; arguments as `multiply`.
+    """Launch a prompt's product on the tensor cores; arguments as `multiply`.
 
-    Codes of 4 bits are made integers on the way there; for very many rows once for all of them, and forgotten then.
+    Where no integers have been made of 4-bit codes none are kept: they are made on the way to the tensor cores, for
+    very many rows once for all of them.
     """
-    if not p.grouped:
+    grouped = p.grouped()
+    if grouped is None:
         gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
         return
-    codes, factors = p.grouped
+    codes, factors = grouped
+    # A launch that overlaps would read what is made here too early.
     if len(x) <= _ROWS_OF_FOUR_BITS:
-        gemm4(x, codes, factors, p.scale, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
+        gemm4(x, codes, turned(factors), p.scale, p.bias, out, kind=kind, device=how.device)
         return
     w = expand4(codes, factors, integers=True, device=how.device)
-    # A launch that overlaps would read w too early.
     gemm(x, w, p.scale, p.bias, out, kind=kind, **how.gemm() | {"pdl": False})
 
 

@@ -134,7 +134,7 @@ def _states(decay, inputs, t, STEPS: tl.constexpr, DEVICE: tl.constexpr):
     return S, last[None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def selective_scan_kernel(
     u,
     dt,
