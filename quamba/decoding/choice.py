@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.captured import CapturedDecoder
+from quamba.kernels.ops import plain_alone
 from quamba.nn.cache import Cache
 from quamba.nn.linear import QLinear
 from quamba.nn.model import MambaLM
@@ -189,10 +190,12 @@ def _difference(run: Callable[[], Tensor], own: Callable[[], Tensor]) -> str | N
     """Codes that lie between two may fall to either side, which grows from layer to layer: logits agree when they have
     more in common than not."""
     try:
-        found = run().double()
+        with plain_alone():
+            found = run().double()
     except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
         return f"they fail here ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    expected = own().double()
+    with plain_alone():
+        expected = own().double()
     apart = float((found - expected).norm() / expected.norm().clamp(min=1e-30))
     # NaN is no agreement.
     return None if apart < _TOLERANCE else f"their logits are off by {apart:.2g} of their size"

@@ -125,7 +125,7 @@ class FloatMamba2Layer:
         return FloatScratch(
             before=Room.of(batch, inner, how, device),
             projected=torch.zeros(batch, wide, device=device),
-            squares=torch.zeros(batch, H * how.parts(batch, P, N), device=device),
+            squares=torch.zeros(batch, H * how.parts(P, N), device=device),
             values=torch.zeros(batch, E, device=device),
             rotated=torch.zeros(batch, E, device=device),
             behind=Room.of(batch, E, how, device),
@@ -155,7 +155,7 @@ class FloatMamba2Layer:
             memory.state,
             scratch.values,
             scratch.squares,
-            warps=how.step_warps,
+            warps=how.state_warps(batch),
             pdl=how.pdl,
             coming=ahead,
         )

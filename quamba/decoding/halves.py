@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from quamba.decoding.plan import NotFusedError
 from quamba.kernels.launch import Launch
+from quamba.kernels.triton_gemm4 import turned
 from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, halves
 from quamba.kernels.triton_gemv4_half import GROUP, gemv4_half
 from quamba.kernels.triton_split import Split, split
@@ -20,11 +21,13 @@ class HalfProduct:
     Attributes:
         codes: uint8 [N, K / 2].
         group_scale: float16 [N, K / 128].
+        turned: the same as many rows read them, float32 [K / 128, N].
         bias: float32 [N], or None.
     """
 
     codes: Tensor
     group_scale: Tensor
+    turned: Tensor
     bias: Tensor | None
 
     @property
@@ -51,7 +54,7 @@ def half_product(part: nn.Module, name: str) -> HalfProduct:
         raise NotFusedError(f"{name} multiplies no floats with 4-bit codes")
     if part.shape[1] % GROUP or part.scheme.group_size != GROUP:
         raise NotFusedError(f"{name} has rows of {part.shape[1]} codes, which are no whole groups of {GROUP}")
-    return HalfProduct(part.codes, part.group_scale, part.bias)
+    return HalfProduct(part.codes, part.group_scale, turned(part.group_scale), part.bias)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +98,7 @@ def multiply_half(
         gemv4_half(room.bytes, p.codes, p.group_scale, p.bias, out, kind=kind, **options)
     elif room.halves is not None:
         halves(x, room.halves, norm=norm, pdl=how.pdl)
-        gemm4_half(room.halves, p.codes, p.group_scale, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
+        gemm4_half(room.halves, p.codes, p.turned, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
 
 
 __all__ = ["HalfProduct", "Room", "half_product", "multiply_half"]

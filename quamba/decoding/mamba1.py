@@ -1,4 +1,7 @@
-"""A Mamba-1 layer's step in five launches: norm, in_proj, conv; x_proj; dt_proj, state, gate; rotation; out_proj."""
+"""A Mamba-1 layer's step in five launches: norm, in_proj, conv; x_proj; dt_proj, state, gate; rotation; out_proj.
+
+In four where x_proj's sums are made in in_proj's launch (`Launch.chained`).
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +19,7 @@ from quamba.decoding.plan import (
     state_scale,
 )
 from quamba.decoding.products import Before, Read, coming, multiply
-from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_join import join
@@ -38,6 +41,7 @@ class Mamba1Layer:
         in_proj: gives codes.
         conv: behind its first half.
         x_proj: gives codes.
+        x_weight: of x_proj in in_proj's launch, as `quamba.kernels.convolution.Following` has it.
         step: between x_proj and the rotation.
         dt_weight: of dt_proj for many rows, int8 [E, K]: K is dt_rank up to a multiple of 16, what is added is zeros.
         rotation: before out_proj.
@@ -48,6 +52,7 @@ class Mamba1Layer:
     in_proj: Product
     conv: Convolution
     x_proj: Product
+    x_weight: Tensor
     step: SelectiveStep
     dt_weight: Tensor
     rotation: Rotation
@@ -79,6 +84,7 @@ class Mamba1Layer:
         step = SelectiveStep(
             z_scale=in_proj.out_scale[E:].contiguous(),
             u_scale=parameters.in_scale,
+            parameter_factor=parameters.scale,
             parameter_scale=dt_proj.in_scale,
             dt_weight=dt_proj.codes(),
             dt_factor=dt_proj.scale,
@@ -94,6 +100,7 @@ class Mamba1Layer:
             in_proj=in_proj,
             conv=convolved(mixer.conv1d, 0, in_proj.out_scale[:E]),
             x_proj=parameters,
+            x_weight=parameters.part.quantized_weight().operand().view(torch.int32).t().contiguous(),
             step=step,
             dt_weight=nn.functional.pad(step.dt_weight, (0, -R % 16)) if R % 16 else step.dt_weight,
             rotation=rotation,
@@ -119,7 +126,10 @@ class Mamba1Layer:
         return Scratch(
             normed=codes(inner),
             projected=codes(wide),
-            between=(codes(self.x_proj.shape[0]),),
+            between=(
+                codes(self.x_proj.shape[0]),
+                torch.zeros(batch, self.x_proj.shape[0], dtype=torch.int32, device=device),
+            ),
             values=torch.zeros(batch, E, device=device),
             codes=codes(E),
         )
@@ -131,23 +141,26 @@ class Mamba1Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        following: Read | None,
+        next_product: Read | None,
     ) -> None:
-        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
+        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `next_product` is read next."""
         batch = len(residual)
-        (parameters,) = scratch.between
+        parameters, sums = scratch.between
+        chained = how.chained and batch <= how.few
         before, conv = Before(*self.norm, scratch.normed), (self.conv, Past(memory.ring, position))
-        multiply(self.in_proj, residual, scratch.projected, CODES, how, before, conv)
-        multiply(self.x_proj, scratch.projected[:, : len(self.step.A)], parameters, CODES, how)
+        following = Following(self.x_weight, sums) if chained else None
+        multiply(self.in_proj, residual, scratch.projected, CODES, how, before, conv, following)
+        if not chained:
+            multiply(self.x_proj, scratch.projected[:, : len(self.step.A)], parameters, CODES, how)
         selective_step(
             self.step,
             scratch.projected,
-            parameters,
+            sums if chained else parameters,
             memory.state,
             scratch.values,
             block=how.select_channels,
             pdl=how.pdl,
-            coming=coming(following, batch, how, how.ahead_bytes // 2) if how.ahead_bytes and following else None,
+            coming=coming(next_product, batch, how, how.ahead_bytes // 2) if how.ahead_bytes and next_product else None,
         )
         join(
             scratch.values,
@@ -159,6 +172,7 @@ class Mamba1Layer:
             row_block=how.join_rows(batch),
             warps=how.join_warps,
             pdl=how.pdl,
+            clear=sums if chained else None,
         )
         multiply(self.out_proj, scratch.codes, residual, ADD, how)
 

@@ -104,7 +104,7 @@ class Mamba2Layer:
         E, H, P, _, N = self.step.sizes
         device = self.step.A.device
         wide, inner = self.in_proj.shape
-        parts = how.parts(batch, P, N)
+        parts = how.parts(P, N)
         return Scratch(
             normed=torch.zeros(batch, inner, dtype=torch.int8, device=device),
             projected=torch.zeros(batch, wide, dtype=torch.int8, device=device),
@@ -137,7 +137,7 @@ class Mamba2Layer:
             memory.state,
             scratch.values,
             squares,
-            warps=how.step_warps,
+            warps=how.state_warps(batch),
             pdl=how.pdl,
             coming=ahead,
         )

@@ -47,19 +47,16 @@ class Product:
         """int8 [N, K]; of a 4-bit weight they are made at the first question."""
         return self.part.operand()
 
-    @property
     def grouped(self) -> tuple[Tensor, Tensor] | None:
-        """The canonical codes of a 4-bit weight and its groups' factors, where all groups are whole."""
+        """The canonical codes of a 4-bit weight and its groups' factors, of whole groups; None: integers are made."""
         part = self.part
-        if part.group_scale is None or part.scheme.group_size != GROUP or part.shape[1] % GROUP:
+        if part.has_operand or part.group_scale is None or part.scheme.group_size != GROUP or part.shape[1] % GROUP:
             return None
         return part.codes, part.group_scale
 
     def stored(self, rows: int, few: int) -> Tensor:
-        """What a product of so many rows reads most of; `few` as `Launch` has it."""
-        if rows <= few:
-            return self.codes() if self.packed is None else self.packed.codes
-        return self.codes() if self.grouped is None else self.part.codes
+        """What a step of so many rows reads most of; `few` as `Launch` has it."""
+        return self.codes() if self.packed is None or rows > few else self.packed.codes
 
 
 def product(part: nn.Module, name: str, *, coded: bool, whole: bool = True) -> Product:

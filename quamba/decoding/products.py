@@ -1,18 +1,18 @@
 """A product of a step: by the kernel for its number of rows and its weight's bits."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from quamba.decoding.plan import Product
-from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Coming, Launch
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_expand4 import expand4
 from quamba.kernels.triton_gemm import gemm
-from quamba.kernels.triton_gemm4 import gemm4
+from quamba.kernels.triton_gemm4 import gemm4, turned
 from quamba.kernels.triton_gemv import gemv
 from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_norm import norm
@@ -53,6 +53,7 @@ def multiply(
     how: Launch,
     before: Before | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
 ) -> None:
     """Launch it.
 
@@ -64,6 +65,7 @@ def multiply(
         how: to launch.
         before: the norm before it.
         conv: the convolution behind it.
+        following: for few rows, a product of the codes behind the convolution.
     """
     few = len(x) <= how.few
     if before is not None and not (few and p.shape[0] <= how.norm_rows):
@@ -71,30 +73,34 @@ def multiply(
         x, before = before.codes, None
     if few:
         given = None if before is None else (before.weight, p.in_scale, before.eps)
+        behind: dict[str, Any] = {"norm": given, "conv": conv, "following": following}
         if p.packed is None:
-            gemv(x, p.codes(), p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape))
+            gemv(x, p.codes(), p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape))
         else:
-            gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, norm=given, conv=conv, **how.gemv(*p.shape, bits=4))
+            gemv4(x, p.packed, p.scale, p.bias, out, kind=kind, **behind, **how.gemv(*p.shape, bits=4))
         return
-    multiply_many(p, x, out, kind, how)
+    # Many rows, step after step: integers that are kept are the faster.
+    gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
     if conv is not None:
         conv_step(out, *conv, pdl=how.pdl)
 
 
 def multiply_many(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:
-    """Launch a product on the tensor cores; arguments as `multiply`.
+    """Launch a prompt's product on the tensor cores; arguments as `multiply`.
 
-    Codes of 4 bits are made integers on the way there; for very many rows once for all of them, and forgotten then.
+    Where no integers have been made of 4-bit codes none are kept: they are made on the way to the tensor cores, for
+    very many rows once for all of them.
     """
-    if not p.grouped:
+    grouped = p.grouped()
+    if grouped is None:
         gemm(x, p.codes(), p.scale, p.bias, out, kind=kind, **how.gemm())
         return
-    codes, factors = p.grouped
+    codes, factors = grouped
+    # A launch that overlaps would read what is made here too early.
     if len(x) <= _ROWS_OF_FOUR_BITS:
-        gemm4(x, codes, factors, p.scale, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
+        gemm4(x, codes, turned(factors), p.scale, p.bias, out, kind=kind, device=how.device)
         return
     w = expand4(codes, factors, integers=True, device=how.device)
-    # A launch that overlaps would read w too early.
     gemm(x, w, p.scale, p.bias, out, kind=kind, **how.gemm() | {"pdl": False})
 
 

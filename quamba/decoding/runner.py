@@ -1,6 +1,7 @@
 """Single tokens of a quantized model by the fused kernels, replayed from a CUDA graph for each batch size."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError, Product, product, state_scale
 from quamba.decoding.products import Before, multiply
+from quamba.decoding.trial import Replay, faster, replay_seconds
 from quamba.kernels.hopper import MOST_ROWS, new_workspace
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_embed import embed
@@ -22,6 +24,8 @@ from quamba.nn.embedding import Embedding, QEmbedding
 from quamba.nn.linear import QLinear
 from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.model import Layer, MambaLM
+
+_log = logging.getLogger(__name__)
 
 FusedLayer = Mamba1Layer | Mamba2Layer | FloatMamba2Layer
 
@@ -118,10 +122,12 @@ class DecodeRunner:
         self.normed = torch.zeros(batch, plan.model.config.d_model, dtype=torch.int8, device=device)
         self._room = Room.of(batch, plan.model.config.d_model, how, device)
         self._time = 0
-        self._replay: Callable[[], None] = self.launch
+        self._replay: Replay = self.launch
         self.load(plan.model.new_cache(batch))
         if graph:
             self._replay = self._captured()
+            if batch <= how.few and any(isinstance(layer, Mamba1Layer) for layer in plan.layers):
+                self._replay = self._tried(self._replay)
 
     def load(self, cache: Cache) -> None:
         """Take over what a cache remembers."""
@@ -165,7 +171,7 @@ class DecodeRunner:
         else:
             multiply(head, self.residual, self.logits, FLOAT, how, Before(norm.weight, norm.eps, self.normed))
 
-    def _captured(self) -> Callable[[], None]:
+    def _captured(self) -> Replay:
         with torch.cuda.device(self.residual.device):
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
             stream.wait_stream(torch.cuda.current_stream())
@@ -177,7 +183,35 @@ class DecodeRunner:
             with torch.cuda.graph(graph):
                 self.launch()
         self.load(self.plan.model.new_cache(self.batch))
-        return graph.replay
+        replay: Replay = graph.replay
+        return replay
+
+    def _tried(self, plain: Replay) -> Replay:
+        """A step whose launches are fewer by one a layer, where it is the faster one here; else `plain`."""
+        how = self.how
+        self.how = replace(how, chained=True)
+        try:
+            other = self._captured()
+            with torch.cuda.device(self.residual.device):
+                chosen = faster(plain, other, self._outcome, replay_seconds)
+        except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
+            message = "%s: x_proj has a launch of its own in Mamba-1's steps, as it fails in in_proj's"
+            _log.warning(message, " ".join(f"{type(error).__name__} {error}".split())[:200])
+            chosen = plain
+        self.load(self.plan.model.new_cache(self.batch))
+        if chosen is plain:
+            self.how = how
+        return chosen
+
+    def _outcome(self, replay: Replay) -> Tensor:
+        """Logits of a few steps from the beginning."""
+        self.load(self.plan.model.new_cache(self.batch))
+        logits = []
+        for token in range(3):
+            self.ids.fill_(token)
+            replay()
+            logits.append(self.logits.clone())
+        return torch.stack(logits)
 
 
 __all__ = ["DecodeRunner", "Plan"]

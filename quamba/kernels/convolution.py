@@ -40,6 +40,21 @@ class Past:
     position: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Following:
+    """A product of all codes behind the convolution, to which each program adds what its channels give.
+
+    Channels are whole fours, also those before the first that is convolved.
+
+    Attributes:
+        weight: four int8 in each int32, [C / 4, J]: the transpose of [J, C] seen as int32.
+        sums: int32 [Bt, J], zeros before.
+    """
+
+    weight: Tensor
+    sums: Tensor
+
+
 def convolve_reference(codes: Tensor, conv: Convolution, past: Past) -> None:
     """The definition, in plain PyTorch: codes int8 [Bt, N] change in place, the ring keeps what they were."""
     time, (K, C) = int(past.position), conv.weight.shape
@@ -50,4 +65,4 @@ def convolve_reference(codes: Tensor, conv: Convolution, past: Past) -> None:
     codes[:, columns] = (torch.nn.functional.silu(v) / conv.scale).round().clamp(QMIN, QMAX).to(torch.int8)
 
 
-__all__ = ["Convolution", "Past", "convolve_reference"]
+__all__ = ["Convolution", "Following", "Past", "convolve_reference"]

@@ -1,9 +1,8 @@
 """Float activations times weights of 4-bit codes (W4A16), from the codes as they are saved.
 
 On CUDA devices of capability 8.0 or later this package's kernels in Triton read them: one row in integer dot products,
-90 dB from float32; more rows on the tensor cores, 71 dB or better (the least of `quamba.kernels.triton_gemm4_half` and
-`quamba.kernels.triton_expand4`). Elsewhere, and for what the kernels do not take, the caller multiplies in float32.
-Triton is imported at the first product on such a device, and never before.
+90 dB from float32; more rows on the tensor cores, 71 dB. Elsewhere, and for what the kernels do not take, the caller
+multiplies in float32. Triton is imported at the first product on such a device, and never before.
 """
 
 import functools
@@ -71,7 +70,7 @@ class Kernels:
     gemv: Any
     gemm: Any
     expand: Any
-    shape: Any
+    turned: Any
     pdl: bool
     device: bool = True
     many_rows: int = _MANY_ROWS
@@ -83,9 +82,9 @@ class Kernels:
         Raises:
             ImportError: Triton is not there.
         """
-        names = ("triton_split", "triton_gemv4_half", "triton_gemm4_half", "triton_expand4", "launch")
-        split, gemv, gemm, expand, launch = (importlib.import_module(f"quamba.kernels.{name}") for name in names)
-        return cls(split, gemv, gemm, expand, launch.default_shape, pdl, device, many_rows)
+        names = ("triton_split", "triton_gemv4_half", "triton_gemm4_half", "triton_expand4", "triton_gemm4")
+        split, gemv, gemm, expand, four = (importlib.import_module(f"quamba.kernels.{name}") for name in names)
+        return cls(split, gemv, gemm, expand, four.turned, pdl, device, many_rows)
 
     def multiply(self, x: Tensor, codes: Tensor, group_scale: Tensor, bias: Tensor | None) -> Tensor:
         """x float [M, K] to float32 [M, N]."""
@@ -94,15 +93,14 @@ class Kernels:
         if rows == 1:
             split = self.split.Split.empty(rows, columns, x.device)
             self.split.split(x, split, pdl=self.pdl)
-            block, warps, registers = self.shape(width, columns // 2)
-            how = {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
+            how = {"device": self.device, "pdl": self.pdl}
             self.gemv.gemv4_half(split, codes, group_scale, bias, out, kind=1, **how)
             return out
         halves = self.gemm.Halves.empty(rows, columns, x.device)
         self.gemm.halves(x, halves, pdl=self.pdl)
         if rows < self.many_rows:
             how = {"device": self.device, "pdl": self.pdl}
-            self.gemm.gemm4_half(halves, codes, group_scale, bias, out, kind=1, **how)
+            self.gemm.gemm4_half(halves, codes, self.turned(group_scale), bias, out, kind=1, **how)
             return out
         weight = self.expand.expand4(codes, group_scale, integers=False, device=self.device)
         out = torch.mm(halves.values, weight.t(), out_dtype=torch.float32).mul_(halves.unit[:, None])

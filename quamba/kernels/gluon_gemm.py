@@ -331,9 +331,15 @@ def _layout(width: int, bits: int) -> gl.NVMMASharedLayout:
 
 
 def described(tensor: Tensor, block: tuple[int, int]) -> TensorDescriptor:
-    """A matrix as the tensor memory accelerator takes it, in blocks; rows may lie apart."""
-    layout = _layout(block[1], 8 * tensor.element_size())
-    return TensorDescriptor(tensor, list(tensor.shape), [tensor.stride(0), 1], list(block), layout)
+    """A matrix as the tensor memory accelerator takes it, in blocks; rows may lie apart.
+
+    It is not checked here, which would take longer than a small product: `fits` has seen to it.
+    """
+    made = object.__new__(TensorDescriptor)
+    made.base, made.padding = tensor, "zero"
+    made.shape, made.strides = list(tensor.shape), [tensor.stride(0), 1]
+    made.block_shape, made.layout = list(block), _layout(block[1], 8 * tensor.element_size())
+    return made
 
 
 __all__ = ["HopperTile", "described", "fits", "gemm_hopper", "gemm_hopper_kernel", "next_slot", "slot_before"]

@@ -33,11 +33,11 @@ class Launch:
         few: up to so many rows of a batch each read a weight for themselves, without tensor cores.
         norm_rows: for them the norm before a product of up to so many rows is done in the product's launch, by every
             program of it; before others in one of its own.
-        step_elements: of a state that a program updates at once, about, where rows are few; where programs are many
-            anyway, four times as many.
-        step_warps: warps of its program.
+        step_elements: of a state that a program updates at once, about.
+        step_warps: warps of its program where rows are few; where programs are many anyway, it has one.
         select_channels: channels of Mamba-1 that a program updates.
         join_warps: warps of a program across heads.
+        chained: for few rows x_proj's sums are made behind the convolution, in in_proj's launch.
         shapes: rows, warps and registers of a program by the shape [N, K] of a product.
         other: those of all other products; None: `default_shape` chooses.
         tile: of products of many rows, with warps and stages; None: what `gemm` chooses.
@@ -53,6 +53,7 @@ class Launch:
     step_warps: int = 4
     select_channels: int = 16
     join_warps: int = 8
+    chained: bool = False
     shapes: dict[tuple[int, int], Shape] = field(default_factory=dict)
     other: Shape | None = None
     tile: tuple[tuple[int, int, int], int, int] | None = None
@@ -65,10 +66,13 @@ class Launch:
         block, warps, registers = self.shapes.get((rows, inner), self.other or default)
         return {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
 
-    def parts(self, batch: int, channels: int, states: int) -> int:
+    def parts(self, channels: int, states: int) -> int:
         """In how many parts a head's state [channels, states] is updated: a power of two."""
-        elements = self.step_elements if batch < _MANY_ROWS else 4 * self.step_elements
-        return max(1, min(channels // 4, channels * states // elements))
+        return max(1, min(channels // 4, channels * states // self.step_elements))
+
+    def state_warps(self, batch: int) -> int:
+        """Warps of the program of such a part."""
+        return self.step_warps if batch < _MANY_ROWS else 1
 
     def join_rows(self, batch: int) -> int:
         """Rows of a matrix of channels that a program of `join` gives."""
@@ -99,11 +103,11 @@ def default_shape(rows: int, inner: int) -> Shape:
 def default_shape4(rows: int, inner: int) -> Shape:
     """Of a program for a weight of 4 bits [rows, inner].
 
-    Few warps, each with much to do between two barriers: 20 kB of weights, and work for most multiprocessors (measured
-    on an H100).
+    Few warps, each with much to do between two barriers: at most 20 kB of weights, and some four programs for each of
+    132 multiprocessors (measured on an H100).
     """
     block = 32
-    while block > 4 and (block * inner > 40960 or rows < 132 * block):
+    while block > 4 and (block * inner > 40960 or rows < 512 * block):
         block //= 2
     return block, 4, None
 

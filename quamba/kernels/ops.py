@@ -9,6 +9,9 @@ for what these cannot do, or where they are not installed.
 import functools
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -128,6 +131,23 @@ def own_kernel(name: str, device_type: str) -> Any:
     return None
 
 
+_plain_alone: ContextVar[bool] = ContextVar("plain_alone", default=False)
+
+
+@contextmanager
+def plain_alone() -> Iterator[None]:
+    """Within it packages' kernels rest, which for a few tokens take a minute to tune themselves."""
+    token = _plain_alone.set(True)
+    try:
+        yield
+    finally:
+        _plain_alone.reset(token)
+
+
+def _chosen(device_type: str) -> Implementations:
+    return PLAIN if _plain_alone.get() else implementations(device_type)
+
+
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, context: Tensor | None = None, *, silu: bool = False
 ) -> Tensor:
@@ -143,7 +163,7 @@ def causal_conv1d(
     Returns:
         float32 [Bt, L, C].
     """
-    return implementations(x.device.type).causal_conv1d(x, weight, bias, context, silu=silu)
+    return _chosen(x.device.type).causal_conv1d(x, weight, bias, context, silu=silu)
 
 
 def selective_scan(
@@ -162,7 +182,7 @@ def selective_scan(
     if own is not None and x.shape[1] > 1 and own.fits(x, A):
         result: ScanResult = own.float_scan(x, dt, A, B, C, D, state=state, stride=stride)
         return result
-    return implementations(x.device.type).selective_scan(x, dt, A, B, C, D, state=state, stride=stride)
+    return _chosen(x.device.type).selective_scan(x, dt, A, B, C, D, state=state, stride=stride)
 
 
 def chunk_scan(
@@ -177,7 +197,7 @@ def chunk_scan(
     stride: int | None = None,
 ) -> ScanResult:
     """The Mamba-2 recurrence: arguments and result as `quamba.kernels.chunk_scan.chunk_scan`."""
-    return implementations(x.device.type).chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
+    return _chosen(x.device.type).chunk_scan(x, dt, A, B, C, D, state=state, stride=stride)
 
 
 __all__ = [
@@ -187,5 +207,6 @@ __all__ = [
     "chunk_scan",
     "implementations",
     "own_kernel",
+    "plain_alone",
     "selective_scan",
 ]

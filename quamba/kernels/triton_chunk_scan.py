@@ -1,14 +1,13 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""The Mamba-2 recurrence of a prompt's codes on the tensor cores, with its gate (SSD; arXiv 2405.21060, section 6).
+"""The Mamba-2 recurrence of a prompt's codes on the tensor cores (SSD; arXiv 2405.21060, section 6).
 
     S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,  y_t = S_t C_t + D x_t
-    v = y SiLU(z) w,  squares = sum (y SiLU(z))^2       (or of y alone, where the norm comes before the gate)
-    out = v / size,  size: the power of two at or below a token's and head's largest |v|
 
 A program goes through the chunks of a head and keeps S in registers, in units in which x and B are codes. One side of
-each product is codes, which float16 holds; the other, rounded to float16, is scaled by what bounds it whatever the
-tokens are, so that nothing overflows. Channels go back to the order that they had before heads were reordered.
+each product is codes, which float16 holds; the other is rounded to float16. So is y. All are scaled by what bounds them
+whatever the tokens are, so that nothing overflows. Channels go back to the order that they had before heads were
+reordered. The gate comes behind it: `quamba.kernels.triton_rotate`.
 """
 
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.chunk_scan import chunk_scan as plain_chunk_scan
-from quamba.kernels.triton_common import round_codes, wait_before
+from quamba.kernels.triton_common import half_codes, power_of_two, round_codes, wait_before
 from quamba.kernels.triton_ssd_step import SSDStep
 
 # Tokens of a chunk.
 CHUNK = 64
-_LOG2E = tl.constexpr(1.4426950408889634)
-_EXPONENT = tl.constexpr(0x7F800000)
+_LEAST_SHARE = 1 / 16
 
 
 @triton.jit
@@ -38,25 +36,17 @@ def _ratio(state_table, state_rows, unit, e, n, N: tl.constexpr, ONE_SCALE: tl.c
     return s / tl.load(unit + e)[None, :]
 
 
-@triton.jit
-def _silu(x):
-    """x / (1 + exp(-x)), by the device's fast division."""
-    return x / (1.0 + tl.exp2(x * -_LOG2E))
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["L", "CHUNKS", "begun"])
 def chunk_scan_kernel(
-    projected,
     conv,
     decay,
     entry,
     columns,
-    z_scale,
     unit,
-    gain,
     skip,
-    weight,
-    state_norm,
+    power,
+    rest,
+    out_norm,
     state_table,
     state_rows,
     old_head,
@@ -64,74 +54,69 @@ def chunk_scan_kernel(
     before,
     after,
     out,
-    sizes,
-    squares,
     L,
     CHUNKS,
+    begun,
     H: tl.constexpr,
     P: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
-    W: tl.constexpr,
     XW: tl.constexpr,
     Q: tl.constexpr,
+    PARTS: tl.constexpr,
     FIXED: tl.constexpr,
-    NORM_FIRST: tl.constexpr,
     ONE_SCALE: tl.constexpr,
     ORDERED: tl.constexpr,
-    BEFORE: tl.constexpr,
+    ALIKE: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Head program_id(0) % H of row program_id(0) / H."""
-    head, row = tl.program_id(0) % H, tl.program_id(0) // H
+    """A part of the channels of a head of a row: programs go through the parts first, then heads."""
+    part, head, row = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS % H, tl.program_id(0) // (PARTS * H)
     group = head // (H // G)
     GN2: tl.constexpr = 2 * G * N
-    p, n, q = tl.arange(0, P), tl.arange(0, N), tl.arange(0, Q)
+    # log2 of 2 / N: products of codes are at most 2^14 N, and 2^15 so.
+    PART: tl.constexpr = 2 - N.bit_length()
+    p, n, q = part * (P // PARTS) + tl.arange(0, P // PARTS), tl.arange(0, N), tl.arange(0, Q)
     e = head * P + p
-    norm = tl.load(state_norm + head)
-    # Products of codes are at most 2^14 N, and 2^15 so.
-    part = 2.0 / N
-    back = part / norm
+    raised, lowered, given_norm = tl.load(power + head), tl.load(rest + head), tl.load(out_norm + head)
+    back = (2.0 / N) / (tl.exp2(raised) * lowered)
     to = tl.load(old_head + head)
     place = p if ORDERED else tl.load(old_place + e).to(tl.int32)
     state = (row * H + head).to(tl.int64) * (P * N) + p[None, :] * N + n[:, None]
     wait_before(PDL)
-    S = tl.zeros([N, P], dtype=tl.float32)
-    if BEFORE:
-        S += tl.load(before + state).to(tl.float32) * _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)
-    times = (row * H + head).to(tl.int64) * (CHUNKS * Q) + q
+    S = tl.load(before + state, mask=begun > 0, other=0).to(tl.float32)
+    S *= _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)
+    times = (row * H + head).to(tl.int64) * (CHUNKS * Q)
     rows = columns + (row * CHUNKS * Q).to(tl.int64) * GN2 + group * N
     start = (row * L).to(tl.int64)
-    x_rows, z_rows, out_rows = conv + start * XW, projected + start * W, out + start * (H * P) + to * P
-    size_rows, square_rows = sizes + start * H + to, squares + start * H + to
+    x_rows, out_rows = conv + start * XW, out + start * (H * P) + to * P
     for chunk in range(FIXED or CHUNKS):
         t = chunk * Q + q
         token = tl.minimum(t, L - 1)
-        x = tl.load(x_rows + token[:, None] * XW + e[None, :]).to(tl.float16)
-        z = tl.load(z_rows + token[:, None] * W + e[None, :])
-        here = rows + chunk * (Q * GN2)
+        x = half_codes(tl.load(x_rows + token[:, None] * XW + e[None, :]), DEVICE)
+        here, now = rows + chunk * (Q * GN2), times + chunk * Q
         B = tl.load(here + (q[:, None] * GN2 + n[None, :]))
         C = tl.load(here + G * N + (q[:, None] * GN2 + n[None, :]))
-        c, d = tl.load(decay + times + chunk * Q), tl.load(entry + times + chunk * Q)
-        last = tl.sum(tl.where(q == Q - 1, c, 0.0), axis=0)
-        y = tl.dot(C, (S * norm).to(tl.float16)) * (tl.exp2(c) * back)[:, None]
+        c, d, last = tl.load(decay + now + q), tl.load(entry + now + q), tl.load(decay + now + (Q - 1))
+        given = (x.to(tl.float32) * power_of_two(last - d + raised, DEVICE)[:, None]).to(tl.float16)
+        kept = (S if BOUNDED else S * lowered).to(tl.float16)
+        y = tl.dot(C, kept) * (power_of_two(c, DEVICE) * back)[:, None]
         # Of t and not q: kept through the loop, the mask would take registers.
-        apart = tl.where(t[:, None] >= t[None, :], c[:, None] - d[None, :], -1.0e30)
-        pairs = (tl.dot(C, tl.trans(B)) * (tl.exp2(apart) * part)).to(tl.float16)
+        apart = tl.where(t[:, None] >= t[None, :], (c + PART)[:, None] - d[None, :], -1.0e30)
+        pairs = (tl.dot(C, tl.trans(B)) * power_of_two(apart, DEVICE)).to(tl.float16)
         y = tl.dot(pairs, x, y)
-        S = tl.dot(tl.trans(B), (x * tl.exp2(last - d)[:, None]).to(tl.float16), S * tl.exp2(last))
-        # Read in each chunk, not kept: there are no registers to spare.
-        y = y * tl.load(gain + e)[None, :] + x.to(tl.float32) * tl.load(skip + e)[None, :]
-        gated = y * _silu(z.to(tl.float32) * tl.load(z_scale + e)[None, :])
-        v = gated * tl.load(weight + e)[None, :]
-        top = tl.max(tl.abs(v), axis=1)
-        exponent = tl.maximum(top, 1.0e-30).to(tl.int32, bitcast=True) & _EXPONENT
-        v = v * ((254 << 23) - exponent).to(tl.float32, bitcast=True)[:, None]
-        live = t < L
-        tl.store(out_rows + token[:, None] * (H * P) + place[None, :], v.to(tl.float16), mask=live[:, None])
-        tl.store(size_rows + token * H, exponent.to(tl.float32, bitcast=True), mask=live)
-        normed = y if NORM_FIRST else gated
-        tl.store(square_rows + token * H, tl.sum(normed * normed, axis=1), mask=live)
+        S = tl.dot(tl.trans(B), given, S * power_of_two(last, DEVICE))
+        if ALIKE:
+            y += x.to(tl.float32) * tl.load(skip + head * P)
+        else:
+            y += x.to(tl.float32) * tl.load(skip + e)[None, :]
+        tl.store(
+            out_rows + token[:, None] * (H * P) + place[None, :],
+            (y * given_norm).to(tl.float16),
+            mask=(t < L)[:, None],
+        )
     # Read again: kept, it would take the registers of a second state.
     tl.store(after + state, round_codes(S / _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)).to(tl.int8))
 
@@ -144,19 +129,27 @@ class ChunkScan:
         step: the recurrence, as a step has it.
         bound: at least the largest dt, float32 [H].
         unit: what the state is counted in, float32 [E].
-        gain: of what the tensor cores sum up, float32 [E].
-        skip: D in units of x's codes, float32 [E].
-        state_norm: a power of two that keeps the state within float16, float32 [H].
+        skip: D, counted as the tensor cores' sums are, float32 [E].
+        power: of 2 that tokens' shares of the state are multiplied with, float32 [H].
+        rest: another power of two that keeps the state within float16, float32 [H].
+        out_norm: one that keeps y so, float32 [H].
+        gain: of what is given out to y, float32 [E].
         ordered: channels are where they were.
+        alike: channels of a head share what they skip.
+        bounded: the rest is 1.
     """
 
     step: SSDStep
     bound: Tensor
     unit: Tensor
-    gain: Tensor
     skip: Tensor
-    state_norm: Tensor
+    power: Tensor
+    rest: Tensor
+    out_norm: Tensor
+    gain: Tensor
     ordered: bool
+    alike: bool
+    bounded: bool
 
     @classmethod
     def of(cls, step: SSDStep) -> "ChunkScan | None":
@@ -174,25 +167,38 @@ class ChunkScan:
         # Not below what rounds up.
         bound = (bound * 1.001).clamp(min=1e-30)
         unit = x * (b * bound)[:, None]
+        gain = unit * c[:, None] * (N / 2)
+        skip = step.D.view(H, P) * x / gain
         # What a long text of the largest codes adds up to: sum of dt exp(A t) is at most dt + 1 / |A|.
-        sums = (1 << 14) * (1 - 1 / (step.A * bound))
+        sums = 1 - 1 / (step.A * bound)
         scale = step.state_table[step.state_rows.int()].view(H, P, N)
         at_first = 128 * (scale / unit[..., None]).amax((1, 2))
-        norm = torch.exp2((32768 / (sums + at_first)).log2().floor())
+        state_norm = _power_below(32768 / ((1 << 14) * sums + at_first))
+        # With more of it the share of a token whose dt is small would be too small for float16.
+        shared = state_norm.clamp(_LEAST_SHARE, 1.0)
+        rest = (state_norm / shared).clamp(max=1.0)
+        out_norm = _power_below(32768 / ((1 << 22) * sums + 256 * at_first + 128 * skip.abs().amax(1)))
         return cls(
             step=step,
             bound=bound,
-            unit=unit.flatten(),
-            gain=(unit * c[:, None] * (N / 2)).flatten(),
-            skip=step.D * x.flatten(),
-            state_norm=norm.clamp(min=1e-30),
+            unit=(unit / shared[:, None]).flatten(),
+            skip=skip.flatten(),
+            power=shared.log2(),
+            rest=rest,
+            out_norm=out_norm,
+            gain=(gain / out_norm[:, None]).flatten(),
             ordered=bool((step.old_place.view(H, P) == torch.arange(P, device=x.device)).all()),
+            alike=bool((skip == skip[:, :1]).all()),
+            bounded=bool((rest == 1).all()),
         )
+
+
+def _power_below(values: Tensor) -> Tensor:
+    return torch.exp2(values.log2().floor().clamp(-100, 100))
 
 
 def chunk_scan(
     scan: ChunkScan,
-    projected: Tensor,
     conv: Tensor,
     decay: Tensor,
     entry: Tensor,
@@ -200,46 +206,45 @@ def chunk_scan(
     before: Tensor | None,
     after: Tensor,
     out: Tensor,
-    sizes: Tensor,
-    squares: Tensor,
     *,
+    parts: int = 1,
+    registers: int | None = None,
     warps: int = 4,
     stages: int = 2,
+    device: bool = True,
     pdl: bool = False,
 ) -> None:
     """Launch it, behind `quamba.kernels.triton_chunk_times.chunk_times`.
 
     Args:
         scan: the layer.
-        projected: codes z in the first E columns, int8 [Bt, L, 2E + 2GN + H].
         conv: codes x in the first E columns, int8 [Bt, L, E + 2GN].
         decay: float32 [Bt, H, chunks, Q].
         entry: float32 [Bt, H, chunks, Q].
         columns: codes B and C, float16 [Bt, chunks Q, 2GN].
         before: the state, int8 [Bt, H, P, N]; None for zeros.
         after: the state behind the last token, int8 [Bt, H, P, N].
-        out: float16 [Bt, L, E].
-        sizes: float32 [Bt, L, H].
-        squares: float32 [Bt, L, H].
+        out: y / gain, float16 [Bt, L, E].
+        parts: in how many a head's channels are taken, by a program each: a power of two, of at least 16 channels.
+        registers: of a thread, at most; None: as many as there are.
         warps: of a program.
         stages: chunks on their way at once.
+        device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
     step = scan.step
     _, H, P, G, N = step.sizes
     batch, _, chunks, size = decay.shape
-    chunk_scan_kernel[(batch * H,)](
-        projected,
+    chunk_scan_kernel[(batch * H * parts,)](
         conv,
         decay,
         entry,
         columns,
-        step.projected_scale,
         scan.unit,
-        scan.gain,
         scan.skip,
-        step.norm_weight,
-        scan.state_norm,
+        scan.power,
+        scan.rest,
+        scan.out_norm,
         step.state_table,
         step.state_rows,
         step.old_head,
@@ -247,71 +252,60 @@ def chunk_scan(
         after if before is None else before,
         after,
         out,
-        sizes,
-        squares,
-        projected.shape[1],
+        conv.shape[1],
         chunks,
+        int(before is not None),
         H=H,
         P=P,
         G=G,
         N=N,
-        W=projected.shape[2],
         XW=conv.shape[2],
         Q=size,
+        PARTS=parts,
         # The interpreter knows no other bounds of a loop.
-        FIXED=chunks if triton.knobs.runtime.interpret else 0,
-        NORM_FIRST=step.norm_first,
+        FIXED=0 if device else chunks,
         ONE_SCALE=len(step.state_table) == 1,
         ORDERED=scan.ordered,
-        BEFORE=before is not None,
+        ALIKE=scan.alike,
+        BOUNDED=scan.bounded,
+        DEVICE=device,
         PDL=pdl,
         num_warps=warps,
         num_stages=stages,
+        maxnreg=registers,
         **({"launch_pdl": True} if pdl else {}),
     )
 
 
 def chunk_scan_reference(
     step: SSDStep,
-    projected: Tensor,
+    dt: Tensor,
     conv: Tensor,
-    lengths: Tensor | None,
     before: Tensor | None,
     after: Tensor,
     out: Tensor,
-    squares: Tensor,
 ) -> None:
-    """The definition, in plain PyTorch, from the codes that the times are made of too; `out` is v in float32.
+    """The definition, in plain PyTorch, of dt as it is; `out` is y in float32.
 
     Args:
         step: the layer.
-        projected: codes z and dt in their columns, int8 [Bt, L, 2E + 2GN + H].
+        dt: float32 [Bt, L, H].
         conv: codes x, B, C behind the convolution, int8 [Bt, L, E + 2GN].
-        lengths: real tokens of each row, int64 [Bt]; None: all. Others leave the state as it is.
         before: the state, int8 [Bt, H, P, N]; None for zeros.
         after: the state behind the last token, int8 [Bt, H, P, N].
         out: float32 [Bt, L, E].
-        squares: float32 [Bt, L, H].
     """
     E, H, P, G, N = step.sizes
-    batch, length, _ = projected.shape
+    batch, length, _ = conv.shape
     values = conv * step.projected_scale[E : 2 * (E + G * N)]
     x = values[..., :E].reshape(batch, length, H, P)
     B, C = (values[..., E + i * G * N : E + (i + 1) * G * N].reshape(batch, length, G, N) for i in (0, 1))
-    dt = projected[..., 2 * (E + G * N) :] * step.projected_scale[2 * (E + G * N) :]
-    dt = torch.nn.functional.softplus(dt + step.dt_bias).clamp(*step.dt_limit)
-    if lengths is not None:
-        dt = dt * (torch.arange(length, device=dt.device) < lengths[:, None])[..., None]
     scale = step.state_table[step.state_rows.int()].view(H, P, N)
     state = None if before is None else before * scale
     result = plain_chunk_scan(x, dt, step.A, B, C, step.D.view(H, P), state=state)
     after.copy_((result.state / scale).round().clamp(-128, 127))
-    y = result.y
-    gated = y * torch.nn.functional.silu(projected[..., :E] * step.projected_scale[:E]).view(y.shape)
-    old = step.old_head.long()
-    squares[..., old] = (y if step.norm_first else gated).square().sum(-1)
-    places = old.repeat_interleave(P) * P + step.old_place.long()
-    out[..., places] = (gated * step.norm_weight.view(H, P)).flatten(-2)
+    places = step.old_head.long().repeat_interleave(P) * P + step.old_place.long()
+    out[..., places] = result.y.flatten(-2)
 
 
 __all__ = ["CHUNK", "ChunkScan", "chunk_scan", "chunk_scan_kernel", "chunk_scan_reference"]

@@ -49,6 +49,67 @@ def softplus(x):
 
 
 @triton.jit
+def power_of_two(x, DEVICE: tl.constexpr):
+    """2^x by the device's own instruction; results below 2^-126 are 0."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return tl.exp2(x)
+
+
+@triton.jit
+def reciprocal(x, DEVICE: tl.constexpr):
+    """1 / x for x from 1 on, infinite too, to one unit in the last place."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return 1.0 / x
+
+
+@triton.jit
+def tanh(x, DEVICE: tl.constexpr):
+    """To 2^-11, by the device's own instruction."""
+    if DEVICE:
+        return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    return 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x))
+
+
+@triton.jit
+def int8_codes(x, DEVICE: tl.constexpr):
+    """int8 of a float32: saturated, half to even; four to a register at once."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 a, b, c, d; cvt.rni.s32.f32 a, $1; cvt.rni.s32.f32 b, $2; cvt.rni.s32.f32 c, $3; "
+            "cvt.rni.s32.f32 d, $4; cvt.pack.sat.s8.s32.b32 c, d, c, 0; cvt.pack.sat.s8.s32.b32 $0, b, a, c; }",
+            "=r,f,f,f,f",
+            [x],
+            dtype=tl.int8,
+            is_pure=True,
+            pack=4,
+        )
+    return to_codes(x)
+
+
+@triton.jit
+def half_codes(codes, DEVICE: tl.constexpr):
+    """int8 as float16, four codes of a register at once: bytes of 1024 + 128 + q."""
+    if DEVICE:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 x, a, b, c; xor.b32 x, $2, 0x80808080; mov.b32 c, 0x64806480; "
+            "prmt.b32 a, x, 0x64646464, 0x4140; prmt.b32 b, x, 0x64646464, 0x4342; "
+            "sub.f16x2 $0, a, c; sub.f16x2 $1, b, c; }",
+            "=r,=r,r",
+            [codes],
+            dtype=tl.float16,
+            is_pure=True,
+            pack=4,
+        )
+    return codes.to(tl.float16)
+
+
+@triton.jit
 def dot4(a, b, acc, DEVICE: tl.constexpr):
     """acc + the dot product of the four int8 in each int32 of `a` and `b`."""
     if DEVICE:
@@ -137,13 +198,18 @@ __all__ = [
     "convolve_new",
     "convolve_past",
     "dot4",
+    "half_codes",
+    "int8_codes",
     "pack4",
     "pack_codes",
+    "power_of_two",
     "prefetch",
     "quantize",
+    "reciprocal",
     "round_codes",
     "silu",
     "softplus",
+    "tanh",
     "to_codes",
     "wait_before",
 ]

@@ -15,40 +15,33 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution
-from quamba.kernels.triton_common import wait_before
+from quamba.kernels.triton_common import int8_codes, power_of_two, reciprocal, wait_before
 from quamba.qtypes import QMAX, QMIN
 
 # Tokens that are read before the first of them is used.
 _UNROLL = tl.constexpr(4)
-# (x + 1.5 * 2^23) holds the nearest integer to x, half to even, in its lowest byte.
-_ROUND = tl.constexpr(12582912.0)
 _LOG2E = tl.constexpr(1.4426950408889634)
 _MOST_TAPS = 4
 
 
 @triton.jit
-def _code(x, f, b, s):
+def _code(x, f, b, s, DEVICE: tl.constexpr):
     """q8(SiLU(x f + b); s)."""
     v = x * f + b
-    v = v / ((1.0 + tl.exp2(v * -_LOG2E)) * s)
-    v = tl.minimum(tl.maximum(v, -128.0), 127.0) + _ROUND
-    return v.to(tl.int32, bitcast=True).to(tl.int8)
+    return int8_codes(v * reciprocal(s + s * power_of_two(v * -_LOG2E, DEVICE), DEVICE), DEVICE)
 
 
 @triton.jit
-def _before(
-    codes, context, row, t, c, live, L, W: tl.constexpr, C: tl.constexpr, CONTEXT: tl.constexpr, K: tl.constexpr
-):
+def _before(codes, context, row, t, c, live, L, begun, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr):
     """The codes of a token at or before the program's first, as float32."""
     place = codes + (row * L + t).to(tl.int64) * W + c
     x = tl.load(place, mask=live & (t >= 0), other=0)
-    if CONTEXT:
-        kept = context + (row * (K - 1) + K - 1 + t).to(tl.int64) * C + c
-        x += tl.load(kept, mask=live & (t < 0) & (t > -K), other=0)
+    kept = context + (row * (K - 1) + K - 1 + t).to(tl.int64) * C + c
+    x += tl.load(kept, mask=live & (t < 0) & (t > -K) & (begun > 0), other=0)
     return x.to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "begun"])
 def conv_prompt_kernel(
     codes,
     context,
@@ -58,13 +51,14 @@ def conv_prompt_kernel(
     scale,
     out,
     L,
+    begun,
     W: tl.constexpr,
     FIRST: tl.constexpr,
     C: tl.constexpr,
     K: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
-    CONTEXT: tl.constexpr,
+    DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """BLOCK channels of TOKENS tokens of a row; programs go through the channels first."""
@@ -85,12 +79,12 @@ def conv_prompt_kernel(
         w3 = tl.load(weight + c, mask=live, other=0).to(tl.float32)
     wait_before(PDL)
     given = codes + FIRST
-    x1 = _before(given, context, row, t0 - 1, c, live, L, W, C, CONTEXT, K)
+    x1 = _before(given, context, row, t0 - 1, c, live, L, begun, W, C, K)
     x2, x3 = x1, x1
     if K > 2:
-        x2 = _before(given, context, row, t0 - 2, c, live, L, W, C, CONTEXT, K)
+        x2 = _before(given, context, row, t0 - 2, c, live, L, begun, W, C, K)
     if K > 3:
-        x3 = _before(given, context, row, t0 - 3, c, live, L, W, C, CONTEXT, K)
+        x3 = _before(given, context, row, t0 - 3, c, live, L, begun, W, C, K)
     source = given + (row * L + t0).to(tl.int64) * W + c
     target = out + (row * L + t0).to(tl.int64) * C + c
     left = L - t0
@@ -113,7 +107,7 @@ def conv_prompt_kernel(
                 acc += x2 * w2
             if K > 3:
                 acc += x3 * w3
-            tl.store(target + i * C, _code(acc, f, b, s), mask=live & (start + i < left))
+            tl.store(target + i * C, _code(acc, f, b, s, DEVICE), mask=live & (start + i < left))
             x3 = x2
             x2 = x1
             x1 = x0
@@ -127,9 +121,10 @@ def conv_prompt(
     context: Tensor | None,
     out: Tensor,
     *,
-    tokens: int = 64,
+    tokens: int = 32,
     block: int = 512,
-    warps: int = 4,
+    warps: int = 2,
+    device: bool = True,
     pdl: bool = False,
 ) -> None:
     """Launch it; plain PyTorch for other than 2 to 4 taps.
@@ -142,6 +137,7 @@ def conv_prompt(
         tokens: that a program goes along.
         block: channels of a program.
         warps: of a program.
+        device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
     (batch, length, width), (taps, channels) = codes.shape, conv.weight.shape
@@ -157,13 +153,14 @@ def conv_prompt(
         conv.scale,
         out,
         length,
+        int(context is not None),
         W=width,
         FIRST=conv.first,
         C=channels,
         K=taps,
         TOKENS=tokens,
         BLOCK=block,
-        CONTEXT=context is not None,
+        DEVICE=device,
         PDL=pdl,
         num_warps=warps,
         **({"launch_pdl": True} if pdl else {}),

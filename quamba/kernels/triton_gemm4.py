@@ -44,7 +44,8 @@ def gemm4_kernel(
     # Rows beyond the last are read as row 0, and not written.
     n_row = tl.where(n < N, n, 0).to(tl.int64)
     packed_rows = w + n_row[:, None] * (K // 2) + half[None, :]
-    factor_rows = factors + n_row * (K // 128)
+    # A group's factors lie side by side: they are brought ahead of time as the codes are.
+    factor_rows = factors + n
     x_rows = x + tl.where(m < M, m, 0).to(tl.int64)[None, :] * x_stride + k[:, None]
     factor = tl.load(scale + n_row)
     if BIAS:
@@ -53,7 +54,7 @@ def gemm4_kernel(
     acc = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.int32)
     for g in range(K // 128):
         packed = tl.load(packed_rows + g * 64)
-        f = tl.load(factor_rows + g)
+        f = tl.load(factor_rows + g * N, mask=n < N, other=0.0).to(tl.float16)
         b = tl.load(x_rows + g * 128)
         low, high = unpack_integers(packed, tl.broadcast_to(f[:, None], [BLOCK_N, 64]), DEVICE)
         a = tl.reshape(tl.join(low, high), [BLOCK_N, 128])
@@ -91,7 +92,7 @@ def gemm4(
     Args:
         x: int8 [M, K], K a multiple of 128; rows may lie apart.
         codes: uint8 [N, K / 2] (`quamba.packing`).
-        factors: float16 [N, K / 128].
+        factors: of `turned` [K / 128, N].
         scale: float32 [N], all other scales of the product in one.
         bias: float32 [N] in units of the output, or None.
         out: int8 (`CODES`) or float32 (`FLOAT`, `ADD`) [M, N].
@@ -129,6 +130,15 @@ def gemm4(
     )
 
 
+def turned(factors: Tensor) -> Tensor:
+    """A weight's groups' factors or scales, float16 [N, K / 128], as products of many rows read them.
+
+    Returns:
+        float32 [K / 128, N]: what is brought ahead of time comes four bytes at a time.
+    """
+    return factors.t().float().contiguous()
+
+
 def default_tile(rows: int, columns: int) -> tuple[tuple[int, int], int, int]:
     """Tile, warps and stages."""
     block_m = min(128, max(16, triton.next_power_of_2(rows)))
@@ -139,7 +149,7 @@ def gemm4_reference(
     x: Tensor, codes: Tensor, factors: Tensor, scale: Tensor, bias: Tensor | None, out: Tensor, *, kind: int
 ) -> None:
     """The definition, in plain PyTorch; arguments as `gemm4`."""
-    gemv_reference(x, expand4_reference(codes, factors, integers=True), scale, bias, out, kind=kind)
+    gemv_reference(x, expand4_reference(codes, factors.t().half(), integers=True), scale, bias, out, kind=kind)
 
 
-__all__ = ["default_tile", "gemm4", "gemm4_kernel", "gemm4_reference"]
+__all__ = ["default_tile", "gemm4", "gemm4_kernel", "gemm4_reference", "turned"]

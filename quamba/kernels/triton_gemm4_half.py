@@ -2,12 +2,12 @@
 # (What Triton compiles has no Python types.)
 """Rows of floats times a weight of 4-bit codes (W4A16), on the tensor cores in float16.
 
-    y_mn = u_m sum_g s_ng sum_{k in g} (x_mk / u_m) c_nk (+ b_n)        u_m a power of two
+    y_mn = u_m sum_k (x_mk / u_m) (c_nk s_ng) (+ b_n)        g the group of 128 columns, u_m a power of two
     out = y, or residual += y
 
-x / u is rounded to float16, which is 73 dB from x, whatever its size; the rest is exact or float32: codes are integers,
-and meet their group's scale behind the sum over a group. The canonical bytes of the weight hold columns 2j and 2j + 1:
-x comes as its even and its odd columns, so that they are read as they lie. The weight is the left operand.
+x / u and c s are rounded to float16, whatever their size, which is 71 dB from float32; sums are float32. The canonical
+bytes of the weight hold columns 2j and 2j + 1: x comes as its even and its odd columns, so that they are read as they
+lie. The weight is the left operand.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ def gemm4_half_kernel(
     # Rows beyond the last are read as row 0, and not written.
     n_row = tl.where(n < N, n, 0).to(tl.int64)
     bytes_ = w + n_row[:, None] * (K // 2) + k[None, :]
-    scales = group_scale + n_row * (K // 128)
+    # A group's scales lie side by side: they are brought ahead of time as the codes are.
+    scales = group_scale + n
     even = x + tl.where(m < M, m, 0).to(tl.int64)[None, :] * K + k[:, None]
     if BIAS:
         shift = tl.load(bias + n_row)
@@ -83,13 +84,12 @@ def gemm4_half_kernel(
     acc = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
     for g in range(K // 128):
         packed = tl.load(bytes_ + g * 64)
-        s = tl.load(scales + g).to(tl.float32)
+        s = tl.load(scales + g * N, mask=n < N, other=0.0).to(tl.float16)
         x_even = tl.load(even + g * 64)
         x_odd = tl.load(even + (K // 2 + g * 64))
         low, high = unpack_half(packed, DEVICE)
-        part = tl.dot(low, x_even, out_dtype=tl.float32)
-        part = tl.dot(high, x_odd, part, out_dtype=tl.float32)
-        acc += part * s[:, None]
+        acc = tl.dot(low * s[:, None], x_even, acc, out_dtype=tl.float32)
+        acc = tl.dot(high * s[:, None], x_odd, acc, out_dtype=tl.float32)
     y = acc * tl.load(unit + m, mask=m < M, other=0.0)[None, :]
     if BIAS:
         y += shift[:, None]
@@ -207,7 +207,7 @@ def gemm4_half(
     Args:
         x: M rows of K, a multiple of 128.
         codes: uint8 [N, K / 2] (`quamba.packing`).
-        group_scale: float16 [N, K / 128].
+        group_scale: of `quamba.kernels.triton_gemm4.turned`, float32 [K / 128, N].
         bias: float32 [N] or None.
         out: float32 [M, N].
         kind: `FLOAT` or `ADD`, as in `quamba.kernels.triton_gemv`.
@@ -251,8 +251,12 @@ def default_tile(rows: int) -> tuple[tuple[int, int], int, int]:
     return (128, 128), 8, 3
 
 
-# The same definition, whatever the number of rows.
-gemm4_half_reference = gemv4_half_reference
+def gemm4_half_reference(
+    x: Tensor, codes: Tensor, group_scale: Tensor, bias: Tensor | None, out: Tensor, *, kind: int
+) -> None:
+    """The definition, in plain PyTorch and float32; x float32 [M, K], arguments as `gemm4_half` otherwise."""
+    gemv4_half_reference(x, codes, group_scale.t(), bias, out, kind=kind)
+
 
 __all__ = [
     "GROUP",

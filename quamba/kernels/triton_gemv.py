@@ -6,7 +6,8 @@
     a_n = sum_k x_k W_nk (32-bit integers)
     y_n = a_n s_n (+ b_n)        out = q8 codes of y, or y in float32, or residual += y
 
-Behind codes a convolution can follow, of which each needs no more than its own past.
+Behind codes a convolution can follow, of which each needs no more than its own past; and behind that another product,
+of which each program adds its part to sums of 32-bit integers: whatever their order, they are the same.
 
 A program owns a few rows of W and reads them whole, 16 bytes a thread and load, before it waits for its input.
 """
@@ -16,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Past, convolve_reference
+from quamba.kernels.convolution import Convolution, Following, Past, convolve_reference
 from quamba.kernels.triton_common import dot4, pack_codes, wait_before
-from quamba.kernels.triton_few import convolution_of, finish
+from quamba.kernels.triton_few import ask_for, convolution_of, finish, follow
 from quamba.qtypes import QMAX, QMIN, quantize_int8
 
 CODES, FLOAT, ADD = 0, 1, 2
@@ -39,6 +40,8 @@ def gemv_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
+    next_weight,
+    sums,
     x_stride,
     eps,
     N: tl.constexpr,
@@ -49,6 +52,8 @@ def gemv_kernel(
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
+    NEXT: tl.constexpr,
+    NEXT_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
     OUT: tl.constexpr,
@@ -88,6 +93,9 @@ def gemv_kernel(
         kept, past = convolution_of(
             ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
+    first_channel = tl.program_id(0) * BLOCK - FIRST
+    if PDL and NEXT > 0 and NEXT % 4 == 0:
+        ask_for(next_weight, first_channel, BLOCK, CHANNELS, NEXT)
     wait_before(PDL)
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
@@ -115,7 +123,9 @@ def gemv_kernel(
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    finish(y, before, past, kept, target, there, OUT, TAPS)
+    y = finish(y, before, past, kept, target, there, OUT, TAPS)
+    if NEXT > 0:
+        follow(y, past, next_weight, sums + row * NEXT, first_channel, CHANNELS, NEXT, NEXT_BLOCK, DEVICE)
 
 
 def chunk_of(inner: int) -> int:
@@ -148,6 +158,7 @@ def gemv(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
     block: int = 16,
     warps: int = 8,
     registers: int | None = None,
@@ -165,6 +176,7 @@ def gemv(
         kind: what becomes of y.
         norm: the norm's weight float32 [K], the scale of what it gives, and eps.
         conv: a convolution behind it, for codes; its memory is brought up to date.
+        following: a product of the codes behind the convolution.
         block: rows of w a program takes.
         warps: of a program.
         registers: the most that a thread may use; None: the compiler decides.
@@ -185,6 +197,7 @@ def gemv(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
+        *((scale, scale) if following is None else (following.weight, following.sums)),
         x.stride(0),
         eps,
         N=rows,
@@ -195,6 +208,8 @@ def gemv(
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
+        NEXT=0 if following is None else following.weight.shape[1],
+        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,
@@ -217,6 +232,7 @@ def gemv_reference(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
 ) -> None:
     """The definition, in plain PyTorch; arguments as `gemv`."""
     if norm is not None:
@@ -229,6 +245,10 @@ def gemv_reference(
         out.copy_(y.round().clamp(QMIN, QMAX))
         if conv is not None:
             convolve_reference(out, *conv)
+            if following is not None:
+                weight = following.weight.t().contiguous().view(torch.int8)
+                codes = out[:, conv[0].first : conv[0].first + weight.shape[1]]
+                following.sums.add_((codes.double() @ weight.double().t()).to(torch.int32))
     elif kind == FLOAT:
         out.copy_(y)
     else:

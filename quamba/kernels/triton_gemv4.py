@@ -20,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.triton_common import dot4, pack_codes, wait_before
-from quamba.kernels.triton_few import convolution_of, finish
+from quamba.kernels.triton_few import ask_for, convolution_of, finish, follow
 from quamba.kernels.triton_gemv import ring_and_weights
 
 # 128 columns share a scale.
@@ -77,6 +77,8 @@ def gemv4_kernel(
     conv_factor,
     conv_bias,
     conv_scale,
+    next_weight,
+    sums,
     x_stride,
     eps,
     N: tl.constexpr,
@@ -87,6 +89,8 @@ def gemv4_kernel(
     TAPS: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
+    NEXT: tl.constexpr,
+    NEXT_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     BIAS: tl.constexpr,
     OUT: tl.constexpr,
@@ -130,6 +134,9 @@ def gemv4_kernel(
         kept, past = convolution_of(
             ring, position, conv_weight, conv_factor, conv_bias, conv_scale, row, own - FIRST, CHANNELS, TAPS
         )
+    first_channel = tl.program_id(0) * BLOCK - FIRST
+    if PDL and NEXT > 0 and NEXT % 4 == 0:
+        ask_for(next_weight, first_channel, BLOCK, CHANNELS, NEXT)
     wait_before(PDL)
     if OUT == 2:
         before = tl.load(target, mask=there, other=0.0)
@@ -170,7 +177,9 @@ def gemv4_kernel(
     y = tl.gather(total, tl.arange(0, BLOCK), axis=0).to(tl.float32) * factor
     if BIAS:
         y += shift
-    finish(y, before, past, kept, target, there, OUT, TAPS)
+    y = finish(y, before, past, kept, target, there, OUT, TAPS)
+    if NEXT > 0:
+        follow(y, past, next_weight, sums + row * NEXT, first_channel, CHANNELS, NEXT, NEXT_BLOCK, DEVICE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,6 +226,7 @@ def gemv4(
     kind: int,
     norm: tuple[Tensor, Tensor, float] | None = None,
     conv: tuple[Convolution, Past] | None = None,
+    following: Following | None = None,
     block: int = 16,
     warps: int = 8,
     registers: int | None = None,
@@ -239,6 +249,7 @@ def gemv4(
         in_scale,
         out,
         *ring_and_weights(conv, scale),
+        *((scale, scale) if following is None else (following.weight, following.sums)),
         x.stride(0),
         eps,
         N=rows,
@@ -249,6 +260,8 @@ def gemv4(
         TAPS=0 if conv is None else len(conv[0].weight),
         FIRST=0 if conv is None else conv[0].first,
         CHANNELS=0 if conv is None else conv[0].weight.shape[1],
+        NEXT=0 if following is None else following.weight.shape[1],
+        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,

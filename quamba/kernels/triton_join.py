@@ -33,6 +33,8 @@ def join_kernel(
     right,
     scale,
     out,
+    cleared,
+    cleared_size,
     eps,
     R: tl.constexpr,
     P: tl.constexpr,
@@ -45,6 +47,7 @@ def join_kernel(
     COLUMN_BLOCK: tl.constexpr,
     NORM: tl.constexpr,
     ROTATE: tl.constexpr,
+    CLEAR: tl.constexpr,
     FLOATS: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -63,6 +66,10 @@ def join_kernel(
         s = tl.load(scale)
     inverse = 1.0 / s
     wait_before(PDL)
+    if CLEAR > 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
+        if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+            i = tl.arange(0, CLEAR)
+            tl.store(cleared + row * cleared_size + i, tl.zeros([CLEAR], dtype=tl.int32), mask=i < cleared_size)
     v = tl.load(x + row * (R * P) + r[:, None] * P + p[None, :], mask=(r < R)[:, None] & (p < P)[None, :], other=0.0)
     if NORM:
         i = tl.arange(0, SUMS_BLOCK)
@@ -104,6 +111,7 @@ def join(
     row_block: int = 16,
     warps: int = 8,
     pdl: bool = False,
+    clear: Tensor | None = None,
 ) -> None:
     """Launch it.
 
@@ -119,6 +127,7 @@ def join(
         row_block: rows that a program gives, at least 16 and a power of two; of those that there are.
         warps: of a program.
         pdl: overlap with the kernel before.
+        clear: sums that are to be zeros for the next layer, int32 [Bt, J].
     """
     columns = x.shape[1] // rows
     left, right = factors or (x, x)
@@ -131,6 +140,8 @@ def join(
         right,
         x if scale is None else scale,
         out,
+        out if clear is None else clear,
+        0 if clear is None else clear.shape[1],
         eps,
         R=rows,
         P=columns,
@@ -143,6 +154,7 @@ def join(
         COLUMN_BLOCK=column_block,
         NORM=squares is not None,
         ROTATE=factors is not None,
+        CLEAR=0 if clear is None else triton.next_power_of_2(clear.shape[1]),
         FLOATS=scale is None,
         PDL=pdl,
         num_warps=warps,
@@ -161,8 +173,11 @@ def join_reference(
     rows: int,
     groups: int = 1,
     eps: float = 0.0,
+    clear: Tensor | None = None,
 ) -> None:
     """The definition, in plain PyTorch; arguments as `join`."""
+    if clear is not None:
+        clear.zero_()
     v = x.view(len(x), rows, -1)
     if squares is not None:
         mean = squares.view(len(x), groups, -1).sum(-1) / (x.shape[1] // groups)

@@ -1,11 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""Behind the recurrence of a prompt: the norm's mean over a group of channels, the rotation of them all, codes.
+"""Behind the recurrence of a prompt: the gate, the norm, the rotation of all channels, codes.
 
-    X [R, P'], a token's channels in rows:  out = q8(L^T (X * rsqrt(mean squares of the row's group + eps)) M; s)
+    X [R, P'], a token's channels in rows: v = y SiLU(z), times rsqrt(mean v^2 of its group of rows + eps) w
+    out = q8(L^T v M; s)        (where the norm comes first, the mean is of y^2; without one it is 1)
 
 with L [R, R] and M [P', P'] of +-1, the two factors of a Hadamard transform. A program takes whole tokens, as many as
-128 rows hold, and multiplies them at once: by L on a diagonal. What the tensor cores read is rounded to float16.
+its rows hold, and multiplies them at once: by L on a diagonal. What the tensor cores read is rounded to float16.
 For few rows of a batch: `quamba.kernels.triton_join`.
 """
 
@@ -16,43 +17,59 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import round_codes, wait_before
-from quamba.kernels.triton_join import join_reference
+from quamba.kernels.triton_common import int8_codes, tanh, wait_before
+from quamba.kernels.triton_ssd_step import SSDStep
 
-# Rows of channels that a program multiplies at once.
-ROWS = 128
+# Rows of channels that a program multiplies at once: the fewer, or more where they leave less of them idle.
+_ROWS = (64, 128)
+_MOST_COLUMNS = 256
+# Of what float16 holds, far off its end.
+_MOST = 30000.0
+_MANY_TOKENS = 4096
+# Means that are taken one after another.
+FEW = tl.constexpr(4)
+# Which squares a norm is of.
+NO_NORM, OF_GATED, OF_PLAIN = 0, 1, 2
 
 
 @triton.jit
-def _half(v):
+def _half(v, BOUNDED: tl.constexpr):
     """float16; what is cut off saturates behind the rotation too."""
-    return tl.minimum(tl.maximum(v, -60000.0), 60000.0).to(tl.float16)
+    return v.to(tl.float16) if BOUNDED else tl.minimum(tl.maximum(v, -60000.0), 60000.0).to(tl.float16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def rotate_kernel(
     x,
-    sizes,
-    squares,
+    projected,
+    root,
+    z_half,
+    weight,
+    heads,
+    places,
     left,
     right,
     scale,
     out,
     eps,
     M,
+    W: tl.constexpr,
     R: tl.constexpr,
     COLUMNS: tl.constexpr,
-    H: tl.constexpr,
+    P: tl.constexpr,
     G: tl.constexpr,
     TOKENS: tl.constexpr,
     MEANS: tl.constexpr,
-    HEADS: tl.constexpr,
     BLOCKS: tl.constexpr,
     ROWS: tl.constexpr,
     STEPS: tl.constexpr,
-    SIZES: tl.constexpr,
+    GATE: tl.constexpr,
     NORM: tl.constexpr,
+    ALIKE: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    ORDERED: tl.constexpr,
     ROTATE: tl.constexpr,
+    DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """STEPS times TOKENS tokens from STEPS * TOKENS * program_id(0) on."""
@@ -63,41 +80,57 @@ def rotate_kernel(
         across = tl.load(left + i[:, None] * ROWS + tl.arange(0, ROWS)[None, :])
         inside = tl.load(right + p[:, None] * COLUMNS + p[None, :])
     inverse = 1.0 / tl.load(scale)
+    # A row's blocks are heads, or it lies within one.
+    token, first = i // R, (i % R)[:, None] * COLUMNS + tl.arange(0, BLOCKS)[None, :] * WIDTH
+    channel = first[:, :, None] + tl.arange(0, WIDTH)[None, None, :]
+    at = token[:, None, None] * E + channel
+    if GATE:
+        head = first // P
+        if ORDERED:
+            z_at = (tl.load(heads + head) * P + first % P)[:, :, None] + tl.arange(0, WIDTH)[None, None, :]
+        else:
+            z_at = tl.load(places + channel)
+        z_at += token[:, None, None] * W
     wait_before(PDL)
     for step in range(STEPS):
-        first = (tl.program_id(0) * STEPS + step) * TOKENS
-        live = (i < TOKENS * R) & (i // R < M - first)
-        base = first.to(tl.int64) * E
-        blocks, w = tl.arange(0, BLOCKS), tl.arange(0, WIDTH)
-        at = i[:, None, None] * COLUMNS + blocks[None, :, None] * WIDTH + w[None, None, :]
-        v = tl.load(x + base + at, mask=live[:, None, None], other=0.0).to(tl.float32)
-        factor = tl.full([ROWS], 1.0, dtype=tl.float32) * inverse
-        if NORM:
-            # One mean for each token and group, then for each row its own.
-            m, h = tl.arange(0, MEANS), tl.arange(0, HEADS)
-            inner = (m < TOKENS * G) & (m // G < M - first)
-            sums = tl.load(
-                squares + first.to(tl.int64) * H + m[:, None] * (H // G) + h[None, :],
-                mask=inner[:, None] & (h < H // G)[None, :],
-                other=0.0,
-            )
-            rstd = tl.rsqrt(tl.sum(sums, axis=1) / (E // G) + eps)
-            own = (i // (R // G))[:, None] == m[None, :]
-            factor *= tl.sum(tl.where(own, rstd[None, :], 0.0), axis=1)
-        if SIZES:
-            # The heads that a row has a share of, or the one that it is a share of.
-            places = (i[:, None] * COLUMNS + blocks[None, :] * WIDTH) // (E // H)
-            size = tl.load(sizes + first.to(tl.int64) * H + places, mask=live[:, None], other=0.0)
-            v *= (size * factor[:, None])[:, :, None]
+        start = (tl.program_id(0) * STEPS + step) * TOKENS
+        live = (i < TOKENS * R) & (token < M - start)
+        v = tl.load(x + start.to(tl.int64) * E + at, mask=live[:, None, None], other=0.0).to(tl.float32)
+        if GATE:
+            z = tl.load(projected + start.to(tl.int64) * W + z_at, mask=live[:, None, None], other=0).to(tl.float32)
+            # z (1 + tanh(z s / 2)) is twice SiLU(z s) / s.
+            half = tl.load(z_half + head)[:, :, None] if ALIKE else tl.load(z_half + channel)
+            gated = v * (z + z * tanh(z * half, DEVICE))
+            factor = tl.full([ROWS], 1.0, dtype=tl.float32) * inverse
+            if NORM > 0:
+                normed = gated if NORM == 1 else v
+                if ALIKE:
+                    r = tl.load(root + head)
+                    total = tl.sum(tl.sum(normed * normed, axis=2) * (r * r), axis=1)
+                else:
+                    normed *= tl.load(root + channel)
+                    total = tl.sum(tl.sum(normed * normed, axis=2), axis=1)
+                if TOKENS * G == 1:
+                    factor *= tl.rsqrt(tl.sum(total, axis=0) / E + eps)
+                elif TOKENS * G <= FEW:
+                    for mean in tl.static_range(TOKENS * G):
+                        own = i // (R // G) == mean
+                        rstd = tl.rsqrt(tl.sum(tl.where(own, total, 0.0), axis=0) / (E // G) + eps)
+                        factor *= tl.where(own, rstd, 1.0)
+                else:
+                    # Of rows of a token and group, and for each row of it.
+                    own = (i // (R // G))[:, None] == tl.arange(0, MEANS)[None, :]
+                    mean = tl.sum(tl.where(own, total[:, None], 0.0), axis=0) / (E // G)
+                    factor *= tl.sum(tl.where(own, tl.rsqrt(mean + eps)[None, :], 0.0), axis=1)
+            v = gated * tl.load(weight + channel) * factor[:, None, None]
         else:
-            # Behind a row's end nothing may have been written: no number, times 0, would spread to other tokens.
-            v = tl.where(v == v, v * factor[:, None, None], 0.0)
+            v *= inverse
         v = tl.reshape(v, (ROWS, COLUMNS))
         if ROTATE:
-            v = tl.dot(_half(v), inside)
-            v = tl.dot(across, _half(v))
-        place = out + base + i[:, None] * COLUMNS + p[None, :]
-        tl.store(place, round_codes(v).to(tl.int8), mask=live[:, None])
+            v = tl.dot(_half(v, BOUNDED), inside)
+            v = tl.dot(across, _half(v, BOUNDED))
+        place = out + start.to(tl.int64) * E + i[:, None] * COLUMNS + p[None, :]
+        tl.store(place, int8_codes(v, DEVICE), mask=live[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,92 +138,210 @@ class Factors:
     """The two factors as a program multiplies by them.
 
     Attributes:
-        tokens: that a program takes at once.
-        rows: R.
-        matrices: L^T for each token, on a diagonal, float16 [128, 128]; M, float16 [P', P']; None: no rotation.
+        rows: of channels that a program takes at once.
+        tokens: that these are of.
+        token_rows: R, of each.
+        matrices: L^T for each token, on a diagonal, float16 [rows, rows]; M, float16 [P', P']; None: no rotation.
     """
 
-    tokens: int
     rows: int
+    tokens: int
+    token_rows: int
     matrices: tuple[Tensor, Tensor] | None
 
     @classmethod
-    def of(cls, factors: tuple[Tensor, Tensor] | None, rows: int, columns: int) -> "Factors | None":
+    def of(
+        cls, factors: tuple[Tensor, Tensor] | None, token_rows: int, columns: int, rows: int | None = None
+    ) -> "Factors | None":
         """Of L^T [R, R] and M [P', P'], of +-1; None: there are more rows than a program takes, or odd columns."""
-        if rows > ROWS or columns.bit_count() != 1 or not 16 <= columns <= 256:
+        if token_rows > max(_ROWS) or columns.bit_count() != 1 or not 16 <= columns <= _MOST_COLUMNS:
             return None
-        tokens = ROWS // rows
+        if rows is None:
+            rows = min(size for size in _ROWS if size >= token_rows)
+        tokens = rows // token_rows
         if factors is None:
-            return cls(tokens, rows, None)
+            return cls(rows, tokens, token_rows, None)
         left, right = factors
-        diagonal = torch.zeros(ROWS, ROWS, dtype=torch.float16, device=left.device)
-        diagonal[: tokens * rows, : tokens * rows] = torch.kron(torch.eye(tokens, device=left.device), left.float())
-        return cls(tokens, rows, (diagonal, right.contiguous()))
+        diagonal = torch.zeros(rows, rows, dtype=torch.float16, device=left.device)
+        used = tokens * token_rows
+        diagonal[:used, :used] = torch.kron(torch.eye(tokens, device=left.device), left.float())
+        return cls(rows, tokens, token_rows, (diagonal, right.contiguous()))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate with its norm, in the order of channels before heads were reordered; all on one device.
+
+    Attributes:
+        root: of y as given, and of z's codes and 1 + tanh where the norm is of what is gated, to what is squared,
+            float32 [E].
+        z_half: half of the scale of z's codes, float32 [E].
+        weight: of y as given, times z's code and 1 + tanh, float32 [E].
+        heads: where each head is in z, int32 [H].
+        places: where each channel is, int32 [E].
+        groups: G, of heads that share a mean.
+        norm: `NO_NORM`, `OF_GATED`, `OF_PLAIN`.
+        eps: added to the mean.
+        ordered: channels are where they were within their head.
+        alike: channels of a head share root and z_half; these are [H].
+        bounded: float16 holds whatever is rotated.
+    """
+
+    root: Tensor
+    z_half: Tensor
+    weight: Tensor
+    heads: Tensor
+    places: Tensor
+    groups: int
+    norm: int
+    eps: float
+    ordered: bool
+    alike: bool
+    bounded: bool
+
+    @classmethod
+    def of(cls, step: SSDStep, gain: Tensor, eps: float | None, scale: Tensor) -> "Gate":
+        """Of a layer's step.
+
+        Args:
+            step: with its gate.
+            gain: of y as given to y, float32 [E].
+            eps: of the norm; None: there is none.
+            scale: of the codes behind the rotation, float32.
+        """
+        E, H, P, G, _ = step.sizes
+        heads = step.old_head.long().argsort()
+        places = (step.old_head.long().repeat_interleave(P) * P + step.old_place.long()).argsort()
+        z = step.projected_scale[:E]
+        root = (gain if step.norm_first else gain * z / 2)[places].view(H, P)
+        z_half = (z / 2)[places].view(H, P)
+        weight = gain * z / 2 * step.norm_weight
+        # What a norm leaves has E / G squares that add up to as many, of which those of a row of the rotation come
+        # together.
+        largest = (E / G) ** 0.5 * float(step.norm_weight.abs().max() / scale) * _MOST_COLUMNS**0.5
+        alike = all(bool((values == values[:, :1]).all()) for values in (root, z_half))
+        return cls(
+            root=(root[:, 0] if alike else root.flatten()).contiguous(),
+            z_half=(z_half[:, 0] if alike else z_half.flatten()).contiguous(),
+            weight=weight[places].contiguous(),
+            heads=heads.int(),
+            places=places.int(),
+            groups=G,
+            norm=NO_NORM if eps is None else OF_PLAIN if step.norm_first else OF_GATED,
+            eps=eps or 0.0,
+            ordered=bool((step.old_place.view(H, P) == torch.arange(P, device=z.device)).all()),
+            alike=alike,
+            bounded=eps is not None and not step.norm_first and largest < _MOST,
+        )
 
 
 def rotate(
     x: Tensor,
-    sizes: Tensor | None,
-    squares: Tensor | None,
+    projected: Tensor | None,
+    gate: Gate | None,
     factors: Factors,
     scale: Tensor,
     out: Tensor,
     *,
-    groups: int = 1,
-    eps: float = 0.0,
-    steps: int = 4,
-    warps: int = 8,
+    steps: int | None = None,
+    registers: int | None = None,
+    warps: int | None = None,
+    stages: int = 1,
+    device: bool = True,
     pdl: bool = False,
 ) -> None:
     """Launch it.
 
     Args:
-        x: float32 or float16 [M, E].
-        sizes: what each head's share of x is to be multiplied with, float32 [M, H]; None: as it is.
-        squares: sums of squares of each head, float32 [M, H]; None without a norm.
+        x: y, float32 or float16 [M, E].
+        projected: codes z in the first E columns, int8 [M, W]; None without a gate.
+        gate: the gate and its norm; None: x is rotated as it is.
         factors: of the rotation.
         scale: float32, of the codes.
         out: int8 [M, E].
-        groups: G, of heads that share a mean; each has R / G rows.
-        eps: added to the mean.
-        steps: that many times a program takes its tokens.
-        warps: of a program.
+        steps: that many times a program takes its tokens; None: by their number.
+        registers: of a thread, at most; None: by the number of tokens.
+        warps: of a program; None: one for each 16 rows.
+        stages: tokens on their way at once.
+        device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
-    columns = x.shape[1] // factors.rows
-    given = squares if squares is not None else sizes
-    heads = 1 if given is None else given.shape[1]
+    columns = x.shape[1] // factors.token_rows
     left, right = factors.matrices or (x, x)
+    groups, inner = 1, columns
+    if gate is not None:
+        groups, inner = gate.groups, x.shape[1] // len(gate.heads)
+    means = factors.tokens * groups
+    # Many tokens: a program reads the factors once for some of them, and has more registers. (Measured on an H100.)
+    many = len(x) >= _MANY_TOKENS
+    steps = steps or (4 if many else 1)
+    registers = registers or (168 if many and gate is not None else 128)
     rotate_kernel[(triton.cdiv(len(x), factors.tokens * steps),)](
         x,
-        x if sizes is None else sizes,
-        x if squares is None else squares,
+        x if projected is None else projected,
+        scale if gate is None else gate.root,
+        scale if gate is None else gate.z_half,
+        scale if gate is None else gate.weight,
+        scale if gate is None else gate.heads,
+        scale if gate is None else gate.places,
         left,
         right,
         scale,
         out,
-        eps,
+        0.0 if gate is None else gate.eps,
         len(x),
-        R=factors.rows,
+        W=0 if projected is None else projected.shape[1],
+        R=factors.token_rows,
         COLUMNS=columns,
-        H=heads,
+        P=inner,
         G=groups,
         TOKENS=factors.tokens,
-        MEANS=triton.next_power_of_2(factors.tokens * groups),
-        HEADS=triton.next_power_of_2(max(1, heads // groups)),
-        BLOCKS=1 if sizes is None else max(1, columns * heads // x.shape[1]),
-        ROWS=ROWS,
+        MEANS=triton.next_power_of_2(means),
+        BLOCKS=max(1, columns // inner),
+        ROWS=factors.rows,
         STEPS=steps,
-        SIZES=sizes is not None,
-        NORM=squares is not None,
+        GATE=gate is not None,
+        NORM=NO_NORM if gate is None else gate.norm,
+        ALIKE=gate is not None and gate.alike,
+        BOUNDED=gate is not None and gate.bounded,
+        ORDERED=gate is not None and gate.ordered,
         ROTATE=factors.matrices is not None,
+        DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=warps or factors.rows // 16,
+        num_stages=stages,
+        maxnreg=registers,
         **({"launch_pdl": True} if pdl else {}),
     )
 
 
-# The same definition as for few rows, of x times its sizes.
-rotate_reference = join_reference
+def rotate_reference(
+    x: Tensor,
+    projected: Tensor | None,
+    gate: Gate | None,
+    factors: tuple[Tensor, Tensor] | None,
+    scale: Tensor,
+    out: Tensor,
+    *,
+    rows: int,
+) -> None:
+    """The definition, in plain PyTorch; arguments as `rotate`, with L^T and M as they are, and R."""
+    v = x.float()
+    if gate is not None and projected is not None:
+        H, E = len(gate.heads), x.shape[1]
+        z = projected[:, :E].float()[:, gate.places.long()]
+        root, z_half = (
+            (t[:, None].expand(H, E // H) if gate.alike else t).reshape(E) for t in (gate.root, gate.z_half)
+        )
+        gated = v * z * (1 + torch.tanh(z * z_half))
+        normed = (gated if gate.norm == OF_GATED else v) * root
+        mean = normed.square().view(len(x), gate.groups, -1).mean(-1, keepdim=True)
+        rstd = torch.rsqrt(mean + gate.eps) if gate.norm else torch.ones_like(mean)
+        v = ((gated * gate.weight).view(len(x), gate.groups, -1) * rstd).flatten(1)
+    if factors is not None:
+        left, right = (factor.float() for factor in factors)
+        v = (left @ v.view(len(x), rows, -1) @ right).flatten(1)
+    out.copy_((v / scale).round().clamp(-128, 127))
 
-__all__ = ["ROWS", "Factors", "rotate", "rotate_kernel", "rotate_reference"]
+
+__all__ = ["NO_NORM", "OF_GATED", "OF_PLAIN", "Factors", "Gate", "rotate", "rotate_kernel", "rotate_reference"]

@@ -74,6 +74,36 @@ def _softplus(x, DEVICE: tl.constexpr):
 
 
 @triton.jit
+def _codes(u_at, dt_at, z_at, p_at, real, live, kept, N: tl.constexpr):
+    """Those of u, dt, z, B and C of some steps."""
+    channels, states = real[:, None] & live[None, :], real[:, None] & kept[None, :]
+    u = tl.load(u_at, mask=channels, other=0)
+    dt = tl.load(dt_at, mask=channels, other=0)
+    z = tl.load(z_at, mask=channels, other=0)
+    B = tl.load(p_at, mask=states, other=0)
+    C = tl.load(p_at + N, mask=states, other=0)
+    return u, dt, z, B, C
+
+
+@triton.jit
+def _time_steps(codes, scale, shift, real, DEVICE: tl.constexpr):
+    dt = _softplus(_values(codes, DEVICE) * scale[None, :] + shift[None, :], DEVICE)
+    return tl.where(real[:, None], dt, 0.0)
+
+
+@triton.jit
+def _gate(codes, scale, gain, DEVICE: tl.constexpr):
+    z = _values(codes, DEVICE) * scale[None, :]
+    return z * _inverse(1.0 + _power(-_LOG2E * z, DEVICE), DEVICE) * gain
+
+
+@triton.jit
+def _of_threads(x, STEPS: tl.constexpr, LANES: tl.constexpr, PER_LANE: tl.constexpr):
+    """[time, states] to [time, states of a thread, 1, threads of a channel]."""
+    return tl.permute(tl.reshape(x, [STEPS, LANES, PER_LANE]), [0, 2, 1])[:, :, None, :]
+
+
+@triton.jit
 def _after(a0, b0, a1, b1):
     """h -> a0 h + b0, then h -> a1 h + b1."""
     return a0 * a1, tl.fma(a1, b0, b1)
@@ -104,7 +134,7 @@ def _states(decay, inputs, t, STEPS: tl.constexpr, DEVICE: tl.constexpr):
     return S, last[None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def selective_scan_kernel(
     u,
     dt,
@@ -140,9 +170,10 @@ def selective_scan_kernel(
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Channels BLOCK * program_id(0).. of row program_id(1)."""
-    row = tl.program_id(1).to(tl.int64)
-    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """BLOCK channels of a row; programs go through a row's channels first."""
+    blocks = tl.cdiv(E, BLOCK)
+    row = (tl.program_id(0) // blocks).to(tl.int64)
+    e = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     t = tl.arange(0, STEPS)
     k = tl.arange(0, LANES * PER_LANE)
     live, kept = e < E, k < N
@@ -168,51 +199,45 @@ def selective_scan_kernel(
     z_at = z + at[:, None] * z_stride + e[None, :]
     p_at = parameters + at[:, None] * p_stride + k[None, :]
     out_at = out + at[:, None] * E + e[None, :]
-    real = (t < end)[:, None]
-    qu = tl.load(u_at, mask=real & live[None, :], other=0)
-    qd = tl.load(dt_at, mask=real & live[None, :], other=0)
-    qz = tl.load(z_at, mask=real & live[None, :], other=0)
-    qB = tl.load(p_at, mask=real & kept[None, :], other=0)
-    qC = tl.load(p_at + N, mask=real & kept[None, :], other=0)
+    qu, qd, qz, qB, qC = _codes(u_at, dt_at, z_at, p_at, t < end, live, kept, N)
     v, B, C = _values(qu, DEVICE), _values(qB, DEVICE), _values(qC, DEVICE)
-    d, g = _values(qd, DEVICE), _values(qz, DEVICE)
+    delta = _time_steps(qd, sd, shift, t < end, DEVICE)
+    gate = _gate(qz, sz, gain, DEVICE)
     for start in range(0, end if DEVICE else MOST, STEPS):
-        delta = _softplus(d * sd[None, :] + shift[None, :], DEVICE)
-        delta = tl.where((start + t < end)[:, None], delta, 0.0)
-        inputs = delta * v * (su * sp)
-        x = g * sz[None, :]
-        gate = x * _inverse(1.0 + _power(-_LOG2E * x, DEVICE), DEVICE) * gain
         # The next codes are on their way while these are worked with.
         u_at += STEPS * u_stride
         dt_at += STEPS * dt_stride
         z_at += STEPS * z_stride
         p_at += STEPS * p_stride
-        real = (start + STEPS + t < end)[:, None]
-        qu = tl.load(u_at, mask=real & live[None, :], other=0)
-        qd = tl.load(dt_at, mask=real & live[None, :], other=0)
-        qz = tl.load(z_at, mask=real & live[None, :], other=0)
-        qB = tl.load(p_at, mask=real & kept[None, :], other=0)
-        qC = tl.load(p_at + N, mask=real & kept[None, :], other=0)
-        B4 = tl.permute(tl.reshape(B, [STEPS, LANES, PER_LANE]), [0, 2, 1])[:, :, None, :]
-        C4 = tl.permute(tl.reshape(C, [STEPS, LANES, PER_LANE]), [0, 2, 1])[:, :, None, :]
+        later = start + STEPS + t < end
+        qu, qd, qz, qB, qC = _codes(u_at, dt_at, z_at, p_at, later, live, kept, N)
         decay = _power(delta[:, None, :, None] * a, DEVICE)
-        b = inputs[:, None, :, None] * B4
+        b = (delta * v * (su * sp))[:, None, :, None] * _of_threads(B, STEPS, LANES, PER_LANE)
         b = tl.where((t == 0)[:, None, None, None], tl.fma(decay, tl.broadcast_to(h, decay.shape), b), b)
         S, h = _states(decay, b, t, STEPS, DEVICE)
-        y = tl.sum(tl.sum(S * C4, axis=1), axis=2) * sp
+        # Of B and C threads have one at a time.
+        y = tl.sum(tl.sum(S * _of_threads(C, STEPS, LANES, PER_LANE), axis=1), axis=2) * sp
         tl.store(out_at, (y + v * skip[None, :]) * gate, mask=(start + t < end)[:, None] & live[None, :])
         out_at += STEPS * E
         v, B, C = _values(qu, DEVICE), _values(qB, DEVICE), _values(qC, DEVICE)
-        d, g = _values(qd, DEVICE), _values(qz, DEVICE)
+        delta = _time_steps(qd, sd, shift, later, DEVICE)
+        gate = _gate(qz, sz, gain, DEVICE)
     tl.store(after + row * E * N + states, round_codes(tl.math.div_rn(h, ss)).to(tl.int8), mask=inside)
 
 
-def scan_shape(states: int, warps: int) -> tuple[int, int, int, int]:
-    """BLOCK, STEPS, LANES, PER_LANE: threads are shared among channels and their states, and time is in registers."""
+# Channels of all rows, below which more threads share one, and from which on a thread has two.
+_FEW, _MANY = 3000, 10000
+
+
+def scan_shape(states: int, channels: int) -> tuple[int, int, int, int]:
+    """BLOCK, STEPS, LANES, PER_LANE for a warp and so many channels of all rows (measured on an H100 with 16 states).
+
+    A warp's threads are channels and lanes, so that none is left for time, which lies in registers.
+    """
     padded: int = triton.next_power_of_2(states)
-    lanes = min(32, max(1, padded // 4))
-    per_lane = padded // lanes
-    return 32 * warps // lanes, max(8, min(32, 64 // per_lane)), lanes, per_lane
+    lanes = min(16, max(1, padded // (2 if channels < _FEW else 4)))
+    per_lane, each = padded // lanes, 1 if channels < _MANY else 2
+    return each * 32 // lanes, max(1, min(16, 64 // (per_lane * each))), lanes, per_lane
 
 
 def selective_scan(
@@ -227,7 +252,6 @@ def selective_scan(
     after: Tensor,
     *,
     shape: tuple[int, int, int, int] | None = None,
-    warps: int = 1,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -244,13 +268,12 @@ def selective_scan(
         out: float32 [Bt, L, E]; at and beyond a row's length it is left as it is.
         after: codes of the state after the last real token, int8 [Bt, E, N].
         shape: of a program, as `scan_shape` chooses it; None: that.
-        warps: of a program.
         device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
     (batch, length, channels), (states, rank) = conv.shape, (step.A.shape[1], step.dt_weight.shape[1])
-    block, steps, lanes, per_lane = shape or scan_shape(states, warps)
-    selective_scan_kernel[(triton.cdiv(channels, block), batch)](
+    block, steps, lanes, per_lane = shape or scan_shape(states, batch * channels)
+    selective_scan_kernel[(triton.cdiv(channels, block) * batch,)](
         conv,
         dt,
         parameters[..., rank:],
@@ -285,7 +308,7 @@ def selective_scan(
         BEFORE=before is not None,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=1,
         **({"launch_pdl": True} if pdl else {}),
     )
 

@@ -24,6 +24,7 @@ def selective_step_kernel(
     z_scale,
     u_scale,
     parameters,
+    parameter_factor,
     parameter_scale,
     dt_weight,
     dt_factor,
@@ -44,6 +45,7 @@ def selective_step_kernel(
     RANKS: tl.constexpr,
     STATES: tl.constexpr,
     PROGRAMS: tl.constexpr,
+    SUMS: tl.constexpr,
     PREFETCH: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -60,6 +62,10 @@ def selective_step_kernel(
     factor, step = tl.load(dt_factor + e, mask=live, other=0.0), tl.load(dt_scale + e, mask=live, other=0.0)
     shift, skip = tl.load(dt_bias + e, mask=live, other=0.0), tl.load(D + e, mask=live, other=0.0)
     sz = tl.load(z_scale + e, mask=live, other=0.0)
+    if SUMS:
+        f_p = tl.load(parameter_factor + r, mask=r < R, other=0.0)
+        f_B = tl.load(parameter_factor + R + n, mask=n < N, other=0.0)
+        f_C = tl.load(parameter_factor + R + N + n, mask=n < N, other=0.0)
     s_u, s_p, s_state = tl.load(u_scale), tl.load(parameter_scale), tl.load(state_scale)
     inverse = 1.0 / s_state
     if PREFETCH:  # noqa: SIM102  # Known when it is compiled, as the other is not.
@@ -68,8 +74,14 @@ def selective_step_kernel(
     wait_before(PDL)
     given = parameters + row * (R + 2 * N)
     p = tl.load(given + r, mask=r < R, other=0)
-    B = tl.load(given + R + n, mask=n < N, other=0).to(tl.float32) * s_p
-    C = tl.load(given + R + N + n, mask=n < N, other=0).to(tl.float32) * s_p
+    B = tl.load(given + R + n, mask=n < N, other=0).to(tl.float32)
+    C = tl.load(given + R + N + n, mask=n < N, other=0).to(tl.float32)
+    if SUMS:
+        p = round_codes(p.to(tl.float32) * f_p)
+        B = round_codes(B * f_B)
+        C = round_codes(C * f_C)
+    B *= s_p
+    C *= s_p
     u = tl.load(projected + row * (2 * E) + e, mask=live, other=0).to(tl.float32) * s_u
     z = tl.load(projected + row * (2 * E) + E + e, mask=live, other=0).to(tl.float32) * sz
     acc = tl.sum(W.to(tl.int32) * p.to(tl.int32)[None, :], axis=1)
@@ -87,6 +99,7 @@ class SelectiveStep:
     Attributes:
         z_scale: of in_proj's output, the z half, float32 [E].
         u_scale: of the codes behind the convolution, float32, one value.
+        parameter_factor: all scales of x_proj in one, float32 [R + 2N].
         parameter_scale: of x_proj's output, float32, one value.
         dt_weight: int8 [E, R].
         dt_factor: all scales of dt_proj in one, float32 [E].
@@ -100,6 +113,7 @@ class SelectiveStep:
 
     z_scale: Tensor
     u_scale: Tensor
+    parameter_factor: Tensor
     parameter_scale: Tensor
     dt_weight: Tensor
     dt_factor: Tensor
@@ -128,7 +142,7 @@ def selective_step(
     Args:
         step: the layer.
         projected: codes u, z, int8 [Bt, 2E].
-        parameters: x_proj's codes (dt, B, C), int8 [Bt, R + 2N].
+        parameters: x_proj's codes (dt, B, C), int8 [Bt, R + 2N], or the sums that they are made of, int32.
         state: int8 [Bt, E, N].
         out: float32 [Bt, E].
         block: channels a program takes.
@@ -143,6 +157,7 @@ def selective_step(
         step.z_scale,
         step.u_scale,
         parameters,
+        step.parameter_factor,
         step.parameter_scale,
         step.dt_weight,
         step.dt_factor,
@@ -163,6 +178,7 @@ def selective_step(
         RANKS=max(16, triton.next_power_of_2(rank)),
         STATES=triton.next_power_of_2(states),
         PROGRAMS=programs,
+        SUMS=parameters.dtype == torch.int32,
         PREFETCH=coming is not None,
         PDL=pdl,
         num_warps=warps,
@@ -175,6 +191,8 @@ def selective_step_reference(
 ) -> None:
     """The definition, in plain PyTorch; arguments as `selective_step`."""
     (E, N), R = step.A.shape, step.dt_weight.shape[1]
+    if parameters.dtype == torch.int32:
+        parameters = (parameters * step.parameter_factor).round().clamp(-128, 127).to(torch.int8)
     p = parameters[:, :R].double() @ step.dt_weight.double().t()
     codes = (p.to(torch.int32) * step.dt_factor).round().clamp(-128, 127)
     dt = torch.nn.functional.softplus(codes * step.dt_scale + step.dt_bias)

@@ -116,6 +116,11 @@ class QLinear(nn.Module):
         codes = self.codes if self.scheme.num_bits == 8 else unpack_int4(self.codes, self.shape[1])
         return QuantizedWeight(self.scheme, codes, self.weight_scale, self.group_scale)
 
+    @property
+    def has_operand(self) -> bool:
+        """Whether what inputs are multiplied with has been made: of 8 bits it is what the buffers are."""
+        return self._operand is not None or self.scheme.num_bits == 8
+
     def operand(self) -> Tensor:
         """What inputs are multiplied with, int8 or float32 [out, in]; made once, on the device of the buffers."""
         if self._operand is None:

@@ -40,7 +40,7 @@ class Mamba1Prompt:
         residual: Tensor,
         lengths: Tensor | None,
         cache: LayerCache | None,
-        state_scale: Tensor,
+        state_scale: Tensor | None,
         how: Launch,
     ) -> None:
         """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
@@ -57,17 +57,18 @@ class Mamba1Prompt:
         (batch, length), device = residual.shape[:2], residual.device
         projected = project(layer.norm, layer.in_proj, residual, how)
         conv = torch.empty(batch, length, E, dtype=torch.int8, device=device)
-        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
+        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, device=how.device, pdl=how.pdl)
         parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
         multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
         dt = _time_steps(layer, parameters.flatten(0, 1), how).view(batch, length, E)
         before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
         after = torch.empty(batch, E, N, dtype=torch.int8, device=device)
-        values = torch.empty(batch, length, E, device=device)
+        # Behind a row's end the recurrence writes nothing, and the rotation takes tokens together.
+        values = (torch.empty if lengths is None else torch.zeros)(batch, length, E, device=device)
         selective_scan(
             step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
         )
-        if cache is not None:
+        if cache is not None and state_scale is not None:
             cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
             cache.state = QTensor(after, state_scale)
         codes = rotate(layer.rotation, self.factors, values.flatten(0, 1), layer.out_proj.in_scale, how)

@@ -1,4 +1,4 @@
-"""A Mamba-2 layer over whole prompts in seven launches: norm, in_proj, convolution, times, recurrence with its gate,
+"""A Mamba-2 layer over whole prompts in seven launches: norm, in_proj, convolution, times, recurrence, gate with
 norm and rotation, out_proj."""
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from quamba.kernels.launch import Launch
 from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan
 from quamba.kernels.triton_chunk_times import chunk_times
 from quamba.kernels.triton_conv_prompt import conv_prompt
-from quamba.kernels.triton_rotate import Factors
+from quamba.kernels.triton_rotate import Factors, Gate
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, factors_of, project, rotate
 from quamba.qtypes import QTensor
@@ -27,12 +27,14 @@ class Mamba2Prompt:
         layer: as a step's kernels do.
         scan: its recurrence.
         dt_scale: of dt's codes, float32 [H].
+        gate: behind the recurrence.
         factors: its rotation; None: plain PyTorch rotates.
     """
 
     layer: Mamba2Layer
     scan: ChunkScan
     dt_scale: Tensor
+    gate: Gate
     factors: Factors | None
 
     @classmethod
@@ -47,14 +49,15 @@ class Mamba2Prompt:
             raise NotFusedError("heads are smaller or larger than the recurrence in chunks takes them")
         E, H, *_ = layer.step.sizes
         dt_scale = layer.step.projected_scale[-H:].contiguous()
-        return cls(layer, scan, dt_scale, factors_of(layer.rotation, E))
+        gate = Gate.of(layer.step, scan.gain, layer.gated, layer.out_proj.in_scale)
+        return cls(layer, scan, dt_scale, gate, factors_of(layer.rotation, E))
 
     def read(
         self,
         residual: Tensor,
         lengths: Tensor | None,
         cache: LayerCache | None,
-        state_scale: Tensor,
+        state_scale: Tensor | None,
         how: Launch,
     ) -> None:
         """Add the layer's output for a batch of prompts, and bring what it remembers up to date.
@@ -73,7 +76,7 @@ class Mamba2Prompt:
         projected = project(layer.norm, layer.in_proj, residual, how)
         taps, channels = layer.conv.weight.shape
         conv = torch.empty(batch, length, channels, dtype=torch.int8, device=device)
-        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, pdl=how.pdl)
+        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, device=how.device, pdl=how.pdl)
         decay, entry = (torch.empty(batch, H, chunks, CHUNK, device=device) for _ in range(2))
         columns = torch.empty(batch, chunks * CHUNK, 2 * G * N, dtype=torch.float16, device=device)
         given = (self.dt_scale, step.dt_bias, step.A, self.scan.bound, step.dt_limit, lengths)
@@ -81,10 +84,8 @@ class Mamba2Prompt:
         before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
         after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
         values = torch.empty(batch, length, E, dtype=torch.float16, device=device)
-        sizes, squares = (torch.empty(batch, length, H, device=device) for _ in range(2))
-        made = (after, values, sizes, squares)
-        chunk_scan(self.scan, projected, conv, decay, entry, columns, before, *made, pdl=how.pdl)
-        if cache is not None:
+        chunk_scan(self.scan, conv, decay, entry, columns, before, after, values, device=how.device, pdl=how.pdl)
+        if cache is not None and state_scale is not None:
             inputs = projected[..., layer.conv.first : layer.conv.first + channels]
             cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
             cache.state = QTensor(after, state_scale)
@@ -94,10 +95,8 @@ class Mamba2Prompt:
             values.flatten(0, 1),
             layer.out_proj.in_scale,
             how,
-            sizes=sizes.flatten(0, 1),
-            squares=None if layer.gated is None else squares.flatten(0, 1),
-            groups=G,
-            eps=layer.gated or 0.0,
+            projected=projected.flatten(0, 1),
+            gate=self.gate,
         )
         add(layer.out_proj, codes, residual, how)
 

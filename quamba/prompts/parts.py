@@ -8,7 +8,7 @@ from quamba.decoding.products import multiply_many
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_norm import norm
-from quamba.kernels.triton_rotate import Factors, rotate_reference
+from quamba.kernels.triton_rotate import Factors, Gate, rotate_reference
 from quamba.kernels.triton_rotate import rotate as fused_rotate
 
 
@@ -34,7 +34,7 @@ def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Lau
     """The norm (its weight and eps) and the projection behind it: float32 [Bt, L, D] to codes int8 [Bt, L, N]."""
     rows = residual.flatten(0, 1)
     codes = torch.empty_like(rows, dtype=torch.int8)
-    norm(rows, before[0], p.in_scale, codes, eps=before[1], pdl=how.pdl)
+    norm(rows, before[0], p.in_scale, codes, eps=before[1], warps=16, pdl=how.pdl)
     out = torch.empty(len(rows), p.shape[0], dtype=torch.int8, device=rows.device)
     multiply(p, codes, out, CODES, how)
     return out.view(*residual.shape[:2], -1)
@@ -47,12 +47,10 @@ def rotate(
     scale: Tensor,
     how: Launch,
     *,
-    sizes: Tensor | None = None,
-    squares: Tensor | None = None,
-    groups: int = 1,
-    eps: float = 0.0,
+    projected: Tensor | None = None,
+    gate: Gate | None = None,
 ) -> Tensor:
-    """Norm, rotation and codes, int8 [M, E].
+    """Gate, norm, rotation and codes, int8 [M, E].
 
     Args:
         rotation: of E channels.
@@ -60,19 +58,14 @@ def rotate(
         values: float32 or float16 [M, E].
         scale: of the codes, float32.
         how: to launch.
-        sizes: what values are to be multiplied with for each head, float32 [M, H]; None: nothing.
-        squares: sums of squares of each head, float32 [M, H]; None without a norm.
-        groups: of heads that share a mean.
-        eps: added to the mean.
+        projected: codes z in the first E columns, int8 [M, W]; None without a gate.
+        gate: of values by z, and its norm; None: values are as they are.
     """
     codes = torch.empty_like(values, dtype=torch.int8)
     if factors is not None:
-        fused_rotate(values, sizes, squares, factors, scale, codes, groups=groups, eps=eps, pdl=how.pdl)
-        return codes
-    given = values.float()
-    if sizes is not None:
-        given = (given.view(*sizes.shape, -1) * sizes[..., None]).flatten(1)
-    rotate_reference(given, squares, rotation.factors, scale, codes, rows=rotation.rows, groups=groups, eps=eps)
+        fused_rotate(values, projected, gate, factors, scale, codes, device=how.device, pdl=how.pdl)
+    else:
+        rotate_reference(values, projected, gate, rotation.factors, scale, codes, rows=rotation.rows)
     return codes
 
 

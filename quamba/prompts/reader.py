@@ -1,14 +1,18 @@
-"""Whole prompts of a quantized model by the fused kernels."""
+"""Whole prompts of a quantized model by the fused kernels; of a hybrid's layers of floats by the layers themselves."""
+
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quamba.decoding.float_mamba2 import FloatMamba2Layer
 from quamba.decoding.mamba1 import Mamba1Layer
+from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import FusedLayer, Plan
 from quamba.kernels.launch import Launch
-from quamba.nn.cache import Cache
+from quamba.nn.cache import Cache, LayerCache
+from quamba.nn.model import Layer
 from quamba.prompts.mamba1 import Mamba1Prompt
 from quamba.prompts.mamba2 import Mamba2Prompt
 
@@ -33,11 +37,15 @@ class PromptReader:
         device = plan.model.device
         # -1 is no device: nothing changes.
         self._device = device if device.type == "cuda" else -1
-        self._layers = [_of(layer) for layer in plan.layers]
+        self._layers = [_of(*pair) for pair in zip(plan.layers, plan.model.layers, strict=True)]
+        if all(isinstance(layer, OwnLayer) for layer in self._layers):
+            raise NotFusedError("its activations are floats")
 
     def takes(self, batch: int, length: int) -> bool:
         """Whether the kernels can count the places in so many prompts of this length."""
-        widest = max(layer.layer.in_proj.shape[0] for layer in self._layers)
+        config = self._plan.model.config
+        # More than in_proj gives for a token.
+        widest = 3 * config.d_inner + 2 * config.ngroups * config.d_state
         return length * widest < _MOST_ELEMENTS and batch * length < _MOST_TOKENS
 
     @torch.no_grad()
@@ -58,17 +66,37 @@ class PromptReader:
         with torch.cuda.device(self._device):
             residual: Tensor = model.embedding(input_ids).contiguous()
             for index, (layer, scale) in enumerate(zip(self._layers, plan.state_scales, strict=True)):
-                if scale is None:
-                    raise TypeError("a state of floats")
                 layer.read(residual, lengths, None if cache is None else cache.layers[index], scale, how)
             hidden: Tensor = model.norm_f(residual)
         return hidden
 
 
-def _of(layer: FusedLayer) -> Mamba1Prompt | Mamba2Prompt:
-    if isinstance(layer, FloatMamba2Layer):
-        raise NotFusedError("its activations are floats")
-    return Mamba1Prompt.of(layer) if isinstance(layer, Mamba1Layer) else Mamba2Prompt.of(layer)
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnLayer:
+    """A layer of a hybrid whose activations are floats: its modules read prompts."""
+
+    layer: Layer
+
+    def read(
+        self,
+        residual: Tensor,
+        lengths: Tensor | None,
+        cache: LayerCache | None,
+        state_scale: Tensor | None,  # noqa: ARG002  # as other layers have it
+        how: Launch,  # noqa: ARG002  # as other layers have it
+    ) -> None:
+        """As `quamba.prompts.mamba2.Mamba2Prompt.read`."""
+        residual.add_(self.layer.mixer(self.layer.norm(residual), lengths, cache))
+
+
+def _of(fused: FusedLayer, layer: nn.Module) -> Mamba1Prompt | Mamba2Prompt | OwnLayer:
+    if isinstance(fused, FloatMamba2Layer) and isinstance(layer, Layer):
+        return OwnLayer(layer)
+    if isinstance(fused, Mamba2Layer):
+        return Mamba2Prompt.of(fused)
+    if isinstance(fused, Mamba1Layer):
+        return Mamba1Prompt.of(fused)
+    raise NotFusedError(f"a {type(fused).__name__} has no kernels for prompts")
 
 
 __all__ = ["PromptReader"]

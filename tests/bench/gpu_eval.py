@@ -1,21 +1,27 @@
 """Scores of models on a GPU against the CPU's, and how long LAMBADA takes there.
 
-    python -m tests.bench.gpu_eval scores MODEL... [--device cpu] [--schemes FP32 ...] [--against FILE] [--output FILE]
-    python -m tests.bench.gpu_eval lambada MODEL... [--schemes FP32 quamba2-w8a8]
+    python -m tests.bench.gpu_eval [--times MODEL...] [--scores MODEL...] [--schemes FP32 ...] [--against FILE] [--own]
+    python -m tests.bench.gpu_eval --scores MODEL... --device cpu --output FILE
 
-`scores` measures a model, unquantized and by each preset, on the last words of LAMBADA and of the shipped passages and
-on WikiText-2 (both data sets from the assets folder, QLOG_ASSETS). `gpu_references.jsonl` is what it wrote on a CPU, a
-line for each model and scheme; with `--against` that file lines have what is between them and those of the same model,
-scheme and sizes. `lambada` times the task of 5153 passages, from a loaded model to its results, by lm-eval: first with
-all that a process loads and compiles once, then again. On a GPU both keep their lines in gpu_results.jsonl. With --own
-neither uses mamba-ssm and causal-conv1d, whose kernels for Mamba-2 take a minute to tune themselves in a process.
+Times are of the task of 5153 passages, from a loaded model to its results: first with all that a process loads and
+compiles once, then again; by lm-eval, or by what it calls of this package where it is not installed. A MODEL that is no
+directory but one of `SIZES` gets random weights and mamba-2m's tokenizer: what takes time depends on sizes alone.
+
+Scores are those of last words, of LAMBADA and of the shipped passages, and perplexities on WikiText-2 (both data sets
+from the assets folder, QLOG_ASSETS), unquantized and by each preset. `gpu_references.jsonl` is what they were on a CPU,
+a line for each model and scheme; with `--against` that file lines have what is between them and the one there of the
+same model, scheme and sizes. On a GPU lines are kept in gpu_results.jsonl. With --own Mamba-2 goes without mamba-ssm's
+chunk scan, which takes a minute to tune itself where Triton has not kept what it found.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +33,16 @@ from quamba.evals.local_tasks import lambada_file, last_word, passage
 from quamba.evals.perplexity import perplexity
 from quamba.evals.scoring import TokenRequest, score_requests
 from quamba.kernels import ops
-from quamba.models.loading import load_model
-from quamba.reports import PerplexityReport, TaskReport
+from quamba.models.config import parse_config
+from quamba.models.loading import LoadedModel, load_model
+from quamba.models.published import random_model
+from quamba.reports import PerplexityReport
 from tests.bench.gpu_timing import RESULTS, copy_bandwidth, facts, keep
 from tests.bench.quality import Subject, quantized
 
-REFERENCES = Path(__file__).parent / "gpu_references.jsonl"
+SMALL = Path(__file__).resolve().parents[2] / "models" / "mamba-2m"
+# Of checkpoints that are not shipped, by name: d_model and n_layer, the rest as mamba-2m.
+SIZES = {"mamba-29m": (512, 16)}
 SCHEMES = ("FP32", "quamba2-w8a8", "quamba2-w4a8", "quamba2-w4a16")
 # What has to be equal where two lines are compared.
 _SAME = ("model", "scheme", "documents", "lambada", "cloze", "windows")
@@ -86,8 +96,10 @@ def scores(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     references: list[dict[str, Any]] = []
     if options.against is not None:
         references = [json.loads(line) for line in options.against.read_text(encoding="utf-8").splitlines()]
-    for directory in options.models:
+    for directory in options.scores:
         loaded = load_model(directory, options.device)
+        if options.own and loaded.config.family == "mamba2":
+            without_other_packages()
         for scheme, model, _ in quantized(loaded, options.documents, set(options.schemes)):
             start = time.perf_counter()
             row = {"model": Path(directory).name, "scheme": scheme, "documents": options.documents}
@@ -97,51 +109,63 @@ def scores(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"case": f"scores {row['model']} {scheme} ({sizes})", **_NO_TIMES, **row, **distance(row, references)}
 
 
-def lambada(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for directory in options.models:
-        loaded = load_model(directory, options.device)
-        for scheme, model, _ in quantized(loaded, options.documents, set(options.schemes)):
-            times = []
-            for _ in range(2):
-                start = time.perf_counter()
-                *_, report = evaluate_tasks(
-                    Subject(model, loaded.tokenizer), ["lambada_local"], batch_size=options.batch_size
-                )
-                times.append(round((time.perf_counter() - start) * 1e3))
-            if not isinstance(report, TaskReport):
-                raise TypeError(f"the evaluation ended with {report}")
-            found = {metric.name: metric.value for metric in report.metrics}
-            name = f"{Path(directory).name} {scheme}"
-            yield {"case": f"LAMBADA {name}", **_NO_TIMES, "ours_ms": times[0], "again_ms": times[1], **found}
+def without_other_packages() -> None:
+    """From here on plain PyTorch and this package's kernels."""
+    ops.load_functions = dict
+    ops.implementations.cache_clear()
+
+
+def times(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for name in options.times:
+        loaded = load_model(name, options.device) if Path(name).is_dir() else random_weights(name, options.device)
+        what = "lm-eval" if importlib.util.find_spec("lm_eval") else "without lm-eval"
+        weights = "" if Path(name).is_dir() else ", random weights"
+        for scheme, model, _ in quantized(loaded, options.documents, set(options.schemes) & set(SCHEMES[:2])):
+            taken = [seconds_of_lambada(Subject(model, loaded.tokenizer), options.batch_size) for _ in range(2)]
+            first, again = (round(seconds * 1e3) for seconds in taken)
+            case = f"LAMBADA {Path(name).name} {scheme}, {what}{weights}"
+            yield {"case": case, **_NO_TIMES, "ours_ms": first, "again_ms": again}
+
+
+def random_weights(name: str, device: str) -> LoadedModel:
+    loaded = load_model(str(SMALL), device)
+    d_model, n_layer = SIZES[name]
+    values = json.loads((SMALL / "config.json").read_text(encoding="utf-8")) | {"d_model": d_model, "n_layer": n_layer}
+    config = parse_config(values, Path(name))
+    return replace(loaded, config=config, model=random_model(config, loaded.device))
+
+
+def seconds_of_lambada(subject: Subject, batch_size: int | None) -> float:
+    """From the loaded model to accuracy and perplexity."""
+    start = time.perf_counter()
+    if importlib.util.find_spec("lm_eval"):
+        list(evaluate_tasks(subject, ["lambada_local"], batch_size=batch_size))
+    else:
+        last_words(subject, lambada_file().read_text(encoding="utf-8"), None, batch_size)
+    return time.perf_counter() - start
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    for name, run, schemes in (("scores", scores, SCHEMES), ("lambada", lambada, SCHEMES[:2])):
-        verb = verbs.add_parser(name)
-        verb.add_argument("models", nargs="+")
-        verb.add_argument("--device", default="auto")
-        verb.add_argument("--schemes", nargs="*", default=list(schemes))
-        verb.add_argument("--documents", type=int, default=32, help="of calibration, 512 tokens each at most")
-        verb.add_argument("--batch_size", type=int, default=None)
-        verb.add_argument("--own", action="store_true", help="without the kernels of other packages")
-        verb.add_argument("--output", type=Path, default=None, help="append the lines to this file")
-        verb.set_defaults(run=run)
-        if run is scores:
-            verb.add_argument("--lambada", type=int, default=None, help="only so many passages")
-            verb.add_argument("--cloze", type=int, default=None, help="only so many passages")
-            verb.add_argument("--windows", type=int, default=None, help="only so many windows of WikiText-2")
-            verb.add_argument("--against", type=Path, default=None, help="lines to compare with")
+    parser.add_argument("--times", nargs="*", default=[], metavar="MODEL")
+    parser.add_argument("--scores", nargs="*", default=[], metavar="MODEL")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--schemes", nargs="*", default=list(SCHEMES))
+    parser.add_argument("--documents", type=int, default=32, help="of calibration, 512 tokens each at most")
+    parser.add_argument("--batch_size", type=int, default=None)
+    parser.add_argument("--lambada", type=int, default=None, help="score only so many passages")
+    parser.add_argument("--cloze", type=int, default=None, help="score only so many passages")
+    parser.add_argument("--windows", type=int, default=None, help="only so many windows of WikiText-2")
+    parser.add_argument("--against", type=Path, default=None, help="lines to compare with")
+    parser.add_argument("--own", action="store_true", help="Mamba-2 without other packages' kernels")
+    parser.add_argument("--output", type=Path, default=None, help="append the lines to this file, and keep none")
     options = parser.parse_args()
     torch.manual_seed(0)
-    if options.own:
-        ops.load_functions = dict
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     common = facts(copy_bandwidth()) if on_gpu and options.output is None else {}
     torch.cuda.empty_cache()
-    for row in options.run(options):
+    for row in chain(times(options), scores(options)):
         print(json.dumps(row), flush=True)
         if options.output is not None:
             with options.output.open("a", encoding="utf-8") as file:

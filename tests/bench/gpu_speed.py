@@ -1,19 +1,20 @@
 """Times of decoded tokens and of prompts on a GPU: quantized models against mamba-ssm in float16 in the same process.
 
-    python -m tests.bench.gpu_speed [--only mamba2-2.7b:w8a8] [--all] [--out gpu_results.jsonl]
+    python -m tests.bench.gpu_speed [--only mamba2-2.7b:w8a8] [--batches 1,32] [--all] [--out gpu_results.jsonl]
 
 Weights are random, of the published sizes; of those between the largest and the smallest, with --all, prompts alone.
 Medians by CUDA events. Tokens come from CUDA graphs on both sides; prompts from one on ours, mamba-ssm has none for
 them. Each quality is that of logits against the model's own modules in plain PyTorch. Shares are of what a copy moves
-and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved.
+and of what cuBLAS computes in 8-bit integers, both measured here. Sizes of weights are counted, as saved. Our side runs
+without the kernels of mamba-ssm and causal-conv1d, which take a minute to tune themselves. Each result is kept at once.
 `python -m tests.bench.gpu_report` makes the table of what is kept.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.flow.batches import batch_documents
 from quamba.flow.quantize import quantize
 from quamba.flow.recipe import Recipe
+from quamba.kernels import ops
 from quamba.models.published import published_config, random_model
 from quamba.models.saving import size_bytes
 from quamba.nn.model import MambaLM
@@ -152,7 +154,7 @@ def our_prompt(model: MambaLM, batch: int, length: int, bandwidth: float) -> dic
     }
 
 
-def measure(case: Case, rates: Rates) -> list[dict[str, Any]]:
+def measure(case: Case, rates: Rates) -> Iterator[dict[str, Any]]:
     start = time.monotonic()
     shape, scheme = case.shape, case.scheme.upper()
     model = quantized_model(shape, case.scheme)
@@ -168,39 +170,42 @@ def measure(case: Case, rates: Rates) -> list[dict[str, Any]]:
     del model
     torch.cuda.empty_cache()
     theirs = baseline_model(shape)
-    results = [compared_sizes(f"weights {shape} {scheme}", sizes, theirs)]
-    print(json.dumps(results[0]), flush=True)
+    yield compared_sizes(f"weights {shape} {scheme}", sizes, theirs)
     for batch, (name, ours) in zip(case.batches, steps.items(), strict=True):
-        results.append(_compared(f"decode {shape} {scheme} {name}", ours, decode_ms(theirs, batch)))
+        yield _compared(f"decode {shape} {scheme} {name}", ours, decode_ms(theirs, batch))
     for size, ours in read.items():
-        results.append(_compared(f"prefill {shape} {scheme} {size[0]} x {size[1]}", ours, prefill_ms(theirs, *size)))
+        yield _compared(f"prefill {shape} {scheme} {size[0]} x {size[1]}", ours, prefill_ms(theirs, *size))
     del theirs
     torch.cuda.empty_cache()
     print(round(time.monotonic() - start, 1), "s", flush=True)
-    return results
 
 
 def _compared(case: str, ours: dict[str, Any], baseline: float) -> dict[str, Any]:
     values = {"baseline_ms": round(baseline, 4), "ratio": round(baseline / ours["ours_ms"], 3)}
-    result = {"case": case, **ours, **values}
-    print(json.dumps(result), flush=True)
-    return result
+    return {"case": case, **ours, **values}
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="models and schemes, as mamba2-2.7b:w8a8,mamba-130m:w8a8")
+    parser.add_argument("--batches", default="", help="of decoded tokens, of those of a case: as 1,32")
     parser.add_argument("--all", action="store_true", help="the sizes in between too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    ops.load_functions = dict
     rates = Rates(copy_bandwidth(), int8_rate())
     common = facts(rates.bandwidth, rates.arithmetic)
     print(common, flush=True)
     for case in CASES:
         named = f"{case.shape}:{case.scheme}" in options.only.split(",")
         if named or (not options.only and (case.by_default or options.all)):
-            keep(options.out, measure(case, rates), common)
+            if options.batches:
+                chosen = {int(batch) for batch in options.batches.split(",")}
+                case = replace(case, batches=tuple(batch for batch in case.batches if batch in chosen))
+            for result in measure(case, rates):
+                print(json.dumps(result), flush=True)
+                keep(options.out, [result], common)
 
 
 if __name__ == "__main__":

@@ -365,3 +365,20 @@ def test_integer_products_reach_cublas_in_shapes_that_it_takes(rows: int, column
         patch.setattr(torch, "_int_mm", checked)
         found = int_matmul._by_cublas(a, b)
     assert torch.equal(found, int_matmul.int8_matmul_reference(a, b))
+
+
+def test_plain_pytorch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the block no package's kernel is asked for on any device; behind it they are again."""
+    called: list[str] = []
+
+    def implementations(device_type: str) -> ops.Implementations:
+        called.append(device_type)
+        return ops.PLAIN
+
+    monkeypatch.setattr(ops, "implementations", implementations)
+    x, weight = torch.ones(1, 3, 2), torch.ones(2, 4)
+    with ops.plain_alone():
+        ops.causal_conv1d(x, weight, None)
+    assert called == []
+    ops.causal_conv1d(x, weight, None)
+    assert called == ["cpu"]

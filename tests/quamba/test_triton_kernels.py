@@ -6,7 +6,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from quamba.kernels.convolution import Convolution, Past
+from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Coming, Launch
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_embed import embed, embed_reference
@@ -60,11 +60,11 @@ def make_step(E: int, P: int, G: int, N: int, *, norm_first: bool, rows: int) ->
     )
 
 
-def make_convolution(batch: int, columns: int, taps: int) -> tuple[Convolution, Past]:
-    """Of all columns but the first five and the last, at a time when the ring goes round."""
-    C = columns - 6
+def make_convolution(batch: int, columns: int, taps: int, first: int = 5, last: int = 1) -> tuple[Convolution, Past]:
+    """Of all columns but the first and the last few, at a time when the ring goes round."""
+    C = columns - first - last
     conv = Convolution(
-        first=5,
+        first=first,
         weight=codes(taps, C),
         factor=torch.rand(C, device=DEVICE) * 1e-4,
         bias=torch.randn(C, device=DEVICE) * 0.1,
@@ -177,12 +177,38 @@ def test_a_convolution_behind_a_product(kernel: str, taps: int) -> None:
     check_convolution(found, expected, conv[1].ring, there[1].ring)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("first", [0, 8])
+def test_a_product_behind_a_convolution(bits: int, first: int) -> None:
+    """Its sums are those of the codes that were given, on top of what they were: blocks of channels begin before the
+    first and end behind the last."""
+    torch.manual_seed(12)
+    (N, K), J = (40, 256), 50
+    C = N - first - 4
+    scale, x = torch.rand(N, device=DEVICE) * 1e-3, codes(2, K)
+    conv = make_convolution(2, N, 4, first, 4)
+    weight = codes(J, C)
+    following = Following(
+        weight.view(torch.int32).t().contiguous(), torch.full((2, J), 5, dtype=torch.int32, device=DEVICE)
+    )
+    found = torch.zeros(2, N, dtype=torch.int8, device=DEVICE)
+    how = HOW.gemv(N, K) | {"block": 16, "kind": CODES, "conv": conv, "following": following}
+    if bits == 4:
+        packed = pack(codes(N, K) >> 4, torch.rand(N, K // 128, device=DEVICE) * 17 + 1)
+        assert packed is not None
+        gemv4(x, packed, scale, None, found, **how)
+    else:
+        gemv(x, codes(N, K), scale, None, found, **how)
+    products = found[:, first : first + C].double() @ weight.double().t()
+    assert torch.equal(following.sums, 5 + products.to(torch.int32))
+
+
 @pytest.mark.parametrize(("groups", "rotate"), [(None, True), (1, False), (2, True), (2, False)])
 @pytest.mark.parametrize(
     "sizes", [(12, 16), (20, 8), *(pytest.param(s, marks=REAL) for s in ((80, 64), (40, 128), (24, 64), (128, 64)))]
 )
 def test_norm_and_rotation_of_all_channels(sizes: tuple[int, int], groups: int | None, rotate: bool) -> None:
-    """As by the definition, but for codes that rounding moves by one."""
+    """As by the definition, but for codes that rounding moves by one; and sums are zeros again."""
     torch.manual_seed(3)
     R, P = sizes
     x, squares = torch.randn(2, R * P, device=DEVICE), torch.rand(2, 2 * R, device=DEVICE) * P / 2
@@ -190,10 +216,12 @@ def test_norm_and_rotation_of_all_channels(sizes: tuple[int, int], groups: int |
     scale = torch.tensor(0.03 * (R * P) ** 0.5 if rotate else 0.03, device=DEVICE)
     found, expected = (torch.full((2, R * P), 3, dtype=torch.int8, device=DEVICE) for _ in range(2))
     given = None if groups is None else squares
-    join(x, given, factors, scale, found, rows=R, groups=groups or 1, eps=1e-5, pdl=HOW.pdl)
+    sums = torch.ones(2, 70, dtype=torch.int32, device=DEVICE)
+    join(x, given, factors, scale, found, rows=R, groups=groups or 1, eps=1e-5, pdl=HOW.pdl, clear=sums)
     join_reference(x, given, factors, scale, expected, rows=R, groups=groups or 1, eps=1e-5)
     assert (found.int() - expected.int()).abs().max() <= 1
     assert (found != expected).float().mean() < 2e-3
+    assert not sums.any()
 
 
 @pytest.mark.parametrize("kind", [CODES, FLOAT, ADD])
@@ -299,8 +327,9 @@ def test_four_bits_that_tables_hold() -> None:
 @pytest.mark.parametrize(
     "sizes", [(64, 6, 16), (48, 3, 5), *(pytest.param(s, marks=REAL) for s in ((5120, 160, 16), (1536, 48, 16)))]
 )
-def test_a_selective_step(sizes: tuple[int, int, int]) -> None:
-    """States as by the definition, but for codes that rounding moves by one."""
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_selective_step(sizes: tuple[int, int, int], summed: bool) -> None:
+    """States as by the definition, but for codes that rounding moves by one; from x_proj's codes, or from its sums."""
     torch.manual_seed(10)
     E, R, N = sizes
 
@@ -310,6 +339,7 @@ def test_a_selective_step(sizes: tuple[int, int, int]) -> None:
     step = SelectiveStep(
         z_scale=uniform(E) * 0.02,
         u_scale=uniform(1)[0] * 0.02,
+        parameter_factor=uniform(R + 2 * N) * 1e-5,
         parameter_scale=uniform(1)[0] * 0.02,
         dt_weight=codes(E, R),
         dt_factor=uniform(E) * 1e-3,
@@ -320,7 +350,8 @@ def test_a_selective_step(sizes: tuple[int, int, int]) -> None:
         state_scale=uniform(1)[0] * 0.01 + 0.01,
         gain=0.125,
     )
-    given, state = (codes(2, 2 * E), codes(2, R + 2 * N)), codes(2, E, N)
+    parameters, state = codes(2, R + 2 * N), codes(2, E, N)
+    given = (codes(2, 2 * E), parameters.int() * 80000 if summed else parameters)
     results = []
     for run, how in ((selective_step, {"pdl": HOW.pdl}), (selective_step_reference, {})):
         kept, out = state.clone(), torch.full((2, E), 7.0, device=DEVICE)

@@ -10,9 +10,17 @@ from quamba.kernels.convolution import Convolution
 from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan, chunk_scan_reference
 from quamba.kernels.triton_chunk_times import chunk_times, chunk_times_reference
 from quamba.kernels.triton_conv_prompt import conv_prompt, conv_prompt_reference
-from quamba.kernels.triton_rotate import Factors, rotate, rotate_reference
+from quamba.kernels.triton_rotate import (
+    NO_NORM,
+    OF_GATED,
+    OF_PLAIN,
+    Factors,
+    Gate,
+    rotate,
+    rotate_reference,
+)
 from quamba.transforms.hadamard import hadamard_matrix
-from tests.quamba.test_triton_kernels import DEVICE, codes, make_step, sqnr_db
+from tests.quamba.test_triton_kernels import DEVICE, GPU, codes, make_step, sqnr_db
 
 REAL = pytest.mark.gpu
 
@@ -53,15 +61,15 @@ def test_convolution_of_a_prompt(
     conv, given = make_convolution(first, channels, taps), codes(batch, length, width)
     before = codes(batch, taps - 1, channels) if context else None
     found, expected = (torch.empty(batch, length, channels, dtype=torch.int8, device=DEVICE) for _ in range(2))
-    conv_prompt(given, conv, before, found, tokens=8 if length < 64 else 64)
+    conv_prompt(given, conv, before, found, tokens=8 if length < 64 else 64, device=GPU)
     conv_prompt_reference(given, conv, before, expected)
     assert_codes_agree(found, expected)
 
 
 def scanned(
-    scan: ChunkScan, projected: Tensor, conv: Tensor, lengths: Tensor | None, before: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """v, squares and the state behind the last token, by the two launches."""
+    scan: ChunkScan, projected: Tensor, conv: Tensor, lengths: Tensor | None, before: Tensor | None, parts: int
+) -> tuple[Tensor, Tensor]:
+    """y, and the state behind the last token, by the two launches."""
     E, H, P, G, N = scan.step.sizes
     (batch, length, _), chunks = projected.shape, -(-projected.shape[1] // CHUNK)
     decay, entry = (torch.empty(batch, H, chunks, CHUNK, device=DEVICE) for _ in range(2))
@@ -75,21 +83,22 @@ def scanned(
     for found, expected in zip((decay, entry, columns[:, :length]), (own[0], own[1], own[2][:, :length]), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
     out = torch.empty(batch, length, E, dtype=torch.float16, device=DEVICE)
-    sizes, squares = (torch.empty(batch, length, H, device=DEVICE) for _ in range(2))
     after = torch.empty(batch, H, P, N, dtype=torch.int8, device=DEVICE)
-    chunk_scan(scan, projected, conv, decay, entry, columns, before, after, out, sizes, squares)
-    values = (out.float().view(batch, length, H, P) * sizes[..., None]).flatten(-2)
-    return values, squares, after
+    chunk_scan(scan, conv, decay, entry, columns, before, after, out, parts=parts, device=GPU)
+    places = step.old_head.long().repeat_interleave(P) * P + step.old_place.long()
+    gain = torch.empty_like(scan.gain)
+    gain[places] = scan.gain
+    return out.float() * gain, after
 
 
 @pytest.mark.parametrize(
-    ("sizes", "batch", "length", "lengths", "before", "norm_first", "rows"),
+    ("sizes", "batch", "length", "lengths", "before", "parts", "rows"),
     [
-        ((32, 16, 1, 16), 2, 70, [70, 3], True, False, 1),
-        ((64, 16, 2, 32), 1, 20, None, False, True, 3),
-        pytest.param((1536, 64, 1, 128), 3, 333, [333, 1, 200], True, False, 1, marks=REAL),
-        pytest.param((5120, 64, 1, 128), 2, 1024, None, False, False, 1, marks=REAL),
-        pytest.param((2048, 64, 8, 128), 2, 200, [64, 200], True, True, 5, marks=REAL),
+        ((32, 16, 1, 16), 2, 70, [70, 3], True, 1, 1),
+        ((64, 16, 2, 32), 1, 20, None, False, 1, 3),
+        pytest.param((1536, 64, 1, 128), 3, 333, [333, 1, 200], True, 2, 1, marks=REAL),
+        pytest.param((5120, 64, 1, 128), 2, 1024, None, False, 1, 1, marks=REAL),
+        pytest.param((2048, 64, 8, 128), 2, 200, [64, 200], True, 1, 5, marks=REAL),
     ],
 )
 def test_recurrence_of_a_prompt(
@@ -98,13 +107,13 @@ def test_recurrence_of_a_prompt(
     length: int,
     lengths: list[int] | None,
     before: bool,
-    norm_first: bool,
+    parts: int,
     rows: int,
 ) -> None:
     """Its definition to 60 dB, from a state or none, however long the rows are; padding leaves the state alone."""
     torch.manual_seed(0)
     E, P, G, N = sizes
-    step = make_step(E, P, G, N, norm_first=norm_first, rows=rows)
+    step = make_step(E, P, G, N, norm_first=False, rows=rows)
     step.projected_scale[2 * E : 2 * E + 2 * G * N] = 0.02
     step.projected_scale[2 * E + 2 * G * N :] = 0.04
     projected, conv = codes(batch, length, 2 * E + 2 * G * N + E // P), codes(batch, length, E + 2 * G * N)
@@ -112,48 +121,68 @@ def test_recurrence_of_a_prompt(
     state = codes(batch, E // P, P, N) if before else None
     scan = ChunkScan.of(step)
     assert scan is not None
-    found, squares, after = scanned(scan, projected, conv, ends, state)
-    expected, own_squares, own_after = torch.empty_like(found), torch.empty_like(squares), torch.empty_like(after)
-    chunk_scan_reference(step, projected, conv, ends, state, own_after, expected, own_squares)
+    found, after = scanned(scan, projected, conv, ends, state, parts)
+    expected, own_after = torch.empty_like(found), torch.empty_like(after)
+    dt = torch.nn.functional.softplus(projected[..., -(E // P) :] * 0.04 + step.dt_bias)
     live = torch.ones(batch, length, dtype=torch.bool, device=DEVICE)
     if ends is not None:
         live = torch.arange(length, device=DEVICE) < ends[:, None]
-    quality = sqnr_db(found[live], expected[live]), sqnr_db(squares[live], own_squares[live])
-    assert min(quality) > 60
+    chunk_scan_reference(step, dt * live[..., None], conv, state, own_after, expected)
+    assert sqnr_db(found[live], expected[live]) > 60
     assert_codes_agree(after, own_after, 0.02)
 
 
+def make_gate(E: int, P: int, G: int, *, norm: int, alike: bool, ordered: bool) -> Gate:
+    step = make_step(E, P, G, 16, norm_first=norm == OF_PLAIN, rows=1)
+    if alike:
+        step.projected_scale[:E] = 0.03
+    if ordered:
+        step.old_place[:] = (torch.arange(E) % P).to(torch.int16)
+    gain = torch.full((E,), 0.5, device=DEVICE) if alike else torch.rand(E, device=DEVICE) + 0.1
+    step.norm_weight.mul_(E**-0.5)
+    return Gate.of(step, gain, None if norm == NO_NORM else 1e-5, torch.tensor(0.02, device=DEVICE))
+
+
 @pytest.mark.parametrize(
-    ("rows", "columns", "heads", "groups", "count", "rotated", "norm", "sized"),
+    ("rows", "columns", "P", "G", "count", "rotated", "norm", "alike", "ordered"),
     [
-        (40, 16, 20, 2, 7, True, True, True),
-        (12, 32, 6, 1, 3, True, False, False),
-        (6, 32, 24, 3, 50, False, True, True),
-        pytest.param(40, 128, 80, 1, 1025, True, True, True, marks=REAL),
-        pytest.param(12, 128, 24, 1, 333, True, True, True, marks=REAL),
-        pytest.param(64, 64, 32, 8, 100, True, True, True, marks=REAL),
-        pytest.param(40, 128, 1, 1, 777, True, False, False, marks=REAL),
+        (40, 16, 32, 2, 4, True, OF_GATED, True, True),
+        (12, 32, 16, 1, 11, True, OF_PLAIN, False, False),
+        (6, 32, 16, 3, 23, False, NO_NORM, True, False),
+        (24, 16, 16, 1, 7, True, None, True, True),
+        pytest.param(40, 128, 64, 1, 1025, True, OF_GATED, True, True, marks=REAL),
+        pytest.param(12, 128, 64, 1, 333, True, OF_GATED, False, False, marks=REAL),
+        pytest.param(64, 64, 64, 8, 100, True, OF_PLAIN, True, True, marks=REAL),
+        pytest.param(40, 128, 64, 1, 777, True, None, True, True, marks=REAL),
     ],
 )
-def test_norm_and_rotation_of_a_prompt(
-    rows: int, columns: int, heads: int, groups: int, count: int, rotated: bool, norm: bool, sized: bool
+def test_gate_norm_and_rotation_of_a_prompt(
+    rows: int,
+    columns: int,
+    P: int,
+    G: int,
+    count: int,
+    rotated: bool,
+    norm: int | None,
+    alike: bool,
+    ordered: bool,
 ) -> None:
-    """Its definition to 65 dB before codes are rounded, for any number of tokens; with a norm in groups or none."""
+    """Its definition but for a code in fifty, for any number of tokens; with and without gate and norm, in groups."""
     torch.manual_seed(0)
     E = rows * columns
     left = hadamard_matrix(rows) if rows in (12, 64) else torch.randint(0, 2, (rows, rows)) * 2.0 - 1
     factors = (left.half().to(DEVICE), hadamard_matrix(columns).half().to(DEVICE)) if rotated else None
-    sizes = torch.exp2(torch.randint(-8, 8, (count, heads), device=DEVICE).float()) if sized else None
-    x = torch.randn(count, E, device=DEVICE)
-    if sizes is not None:
-        x = x.half()
-    values = x.float() if sizes is None else (x.float().view(count, heads, -1) * sizes[..., None]).flatten(1)
-    squares = values.view(count, heads, -1).square().sum(-1) if norm else None
-    scale = torch.tensor(0.02 * (E**0.5 if rotated else 1) * (1 if norm else 2), device=DEVICE)
-    made = Factors.of(factors, rows, columns)
-    assert made is not None
+    x, projected, gate = torch.randn(count, E, device=DEVICE), None, None
+    scale = torch.tensor(0.02 * E**0.5 if rotated else 0.02, device=DEVICE)
+    if norm is not None:
+        gate = make_gate(E, P, G, norm=norm, alike=alike, ordered=ordered)
+        x, projected = x.half(), codes(count, 2 * E + 8)
+        scale = torch.tensor(0.02 if rotated else 5e-4, device=DEVICE)
     found, expected = (torch.empty(count, E, dtype=torch.int8, device=DEVICE) for _ in range(2))
-    rotate(x, sizes, squares, made, scale, found, groups=groups, eps=1e-5, steps=2)
-    rotate_reference(values, squares, factors, scale, expected, rows=rows, groups=groups, eps=1e-5)
+    rotate_reference(x, projected, gate, factors, scale, expected, rows=rows)
     assert int(expected.abs().max()) > 50
-    assert_codes_agree(found, expected, 0.02)
+    for size in (64, 128):
+        made = Factors.of(factors, rows, columns, size)
+        assert made is not None
+        rotate(x, projected, gate, made, scale, found, steps=2, device=GPU)
+        assert_codes_agree(found, expected, 0.02)

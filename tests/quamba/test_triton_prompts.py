@@ -9,23 +9,27 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.decoding.choice import VARIABLE, reader_of, reading_disagreement
 from quamba.decoding.plan import NotFusedError
-from quamba.decoding.runner import Plan
+from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.flow.recipe import Recipe
 from quamba.nn.cache import Cache
 from quamba.nn.model import MambaLM
 from quamba.prompts.reader import PromptReader
+from quamba.qtypes import to_float
 from tests.quamba.test_triton_decode import MODELS, quantized
 from tests.quamba.test_triton_kernels import DEVICE, GPU, HOW, sqnr_db
 
 # In the interpreter each takes seconds: one of each family is always run.
 ALWAYS = ("mamba2 in groups", "mamba1")
+HYBRID: dict[str, tuple[Recipe, dict[str, Any]]] = {
+    "hybrid": (Recipe(w_bits=4, hybrid=("W4A8", "W4A16")), {"d_model": 256, "n_layer": 2})
+}
 
 
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
         pytest.param(*case, id=name, marks=() if name in ALWAYS else (pytest.mark.long, pytest.mark.gpu))
-        for name, case in MODELS.items()
+        for name, case in (MODELS | HYBRID).items()
     ],
 )
 def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
@@ -44,8 +48,22 @@ def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         assert sqnr_db(found[live], expected[live]) > 35
     for mine, theirs in zip(cache.layers, own.layers, strict=True):
         assert sqnr_db(mine.conv, theirs.conv) > 30
-        assert sqnr_db(mine.state.codes, theirs.state.codes) > 30
-        assert torch.equal(mine.state.scale, theirs.state.scale)
+        assert sqnr_db(to_float(mine.state), to_float(theirs.state)) > 30
+        assert type(mine.state) is type(theirs.state)
+
+
+def test_steps_go_on_from_a_prompt() -> None:
+    """Both by kernels: logits of a prompt and single tokens behind it are those of all of it in one."""
+    model = quantized(Recipe(quantize_lm_head=True), family="mamba1", n_layer=1)
+    plan, ids = Plan.of(model), torch.tensor([[5, 1, 40, 7, 22, 3]], device=DEVICE)
+    whole = model.head(model.own_hidden_states(ids))
+    cache = model.new_cache(1)
+    read = model.head(PromptReader(plan, HOW).hidden_states(ids[:, :4], None, cache))
+    assert sqnr_db(read, whole[:, :4]) > 35
+    runner = DecodeRunner(plan, 1, HOW, graph=GPU)
+    runner.load(cache)
+    for place in (4, 5):
+        assert sqnr_db(runner.step(ids[:, place]), whole[:, place]) > 25
 
 
 class FakeReader:
