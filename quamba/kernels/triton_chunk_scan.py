@@ -36,7 +36,7 @@ def _ratio(state_table, state_rows, unit, e, n, N: tl.constexpr, ONE_SCALE: tl.c
     return s / tl.load(unit + e)[None, :]
 
 
-@triton.jit(do_not_specialize=["L", "CHUNKS"])
+@triton.jit(do_not_specialize=["L", "CHUNKS", "begun"])
 def chunk_scan_kernel(
     conv,
     decay,
@@ -56,6 +56,7 @@ def chunk_scan_kernel(
     out,
     L,
     CHUNKS,
+    begun,
     H: tl.constexpr,
     P: tl.constexpr,
     G: tl.constexpr,
@@ -68,7 +69,6 @@ def chunk_scan_kernel(
     ORDERED: tl.constexpr,
     ALIKE: tl.constexpr,
     BOUNDED: tl.constexpr,
-    BEFORE: tl.constexpr,
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -86,9 +86,8 @@ def chunk_scan_kernel(
     place = p if ORDERED else tl.load(old_place + e).to(tl.int32)
     state = (row * H + head).to(tl.int64) * (P * N) + p[None, :] * N + n[:, None]
     wait_before(PDL)
-    S = tl.zeros([N, P // PARTS], dtype=tl.float32)
-    if BEFORE:
-        S += tl.load(before + state).to(tl.float32) * _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)
+    S = tl.load(before + state, mask=begun > 0, other=0).to(tl.float32)
+    S *= _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)
     times = (row * H + head).to(tl.int64) * (CHUNKS * Q)
     rows = columns + (row * CHUNKS * Q).to(tl.int64) * GN2 + group * N
     start = (row * L).to(tl.int64)
@@ -255,6 +254,7 @@ def chunk_scan(
         out,
         conv.shape[1],
         chunks,
+        int(before is not None),
         H=H,
         P=P,
         G=G,
@@ -268,7 +268,6 @@ def chunk_scan(
         ORDERED=scan.ordered,
         ALIKE=scan.alike,
         BOUNDED=scan.bounded,
-        BEFORE=before is not None,
         DEVICE=device,
         PDL=pdl,
         num_warps=warps,

@@ -9,6 +9,8 @@
 so that token s weighs 2^(decay_t - entry_s) dt's bound in what token t of its chunk sees.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -22,7 +24,12 @@ _NEVER = tl.constexpr(1.0e30)
 _HEADS = 16
 
 
-@triton.jit(do_not_specialize=["L", "CHUNKS"])
+@functools.cache
+def _no_lengths(device: torch.device) -> Tensor:
+    return torch.zeros(1, dtype=torch.int64, device=device)
+
+
+@triton.jit(do_not_specialize=["L", "CHUNKS", "ragged"])
 def chunk_times_kernel(
     projected,
     conv,
@@ -38,6 +45,7 @@ def chunk_times_kernel(
     dt_high,
     L,
     CHUNKS,
+    ragged,
     W: tl.constexpr,
     XW: tl.constexpr,
     H: tl.constexpr,
@@ -45,7 +53,6 @@ def chunk_times_kernel(
     Q: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    RAGGED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """HEADS heads and WIDTH columns of B and C, of chunk program_id(0)."""
@@ -57,9 +64,8 @@ def chunk_times_kernel(
     token = row * L + tl.minimum(t, L - 1)
     s, b = tl.load(dt_scale + h, mask=h < H, other=0.0), tl.load(dt_bias + h, mask=h < H, other=0.0)
     a, top = tl.load(A + h, mask=h < H, other=0.0), tl.load(bound + h, mask=h < H, other=1.0)
-    end = L
-    if RAGGED:
-        end = tl.load(lengths + row).to(tl.int32)
+    end = tl.load(lengths + row * ragged).to(tl.int32)
+    end = tl.where(ragged > 0, end, L)
     wait_before(PDL)
     code = tl.load(
         projected + token.to(tl.int64)[:, None] * W + (W - H) + h[None, :], mask=(h < H)[None, :], other=0
@@ -121,7 +127,7 @@ def chunk_times(
         dt_bias,
         A,
         bound,
-        A if lengths is None else lengths,
+        _no_lengths(projected.device) if lengths is None else lengths,
         decay,
         entry,
         columns,
@@ -129,6 +135,7 @@ def chunk_times(
         min(dt_limit[1], 3.0e38),
         projected.shape[1],
         chunks,
+        int(lengths is not None),
         W=projected.shape[2],
         XW=conv.shape[2],
         H=heads,
@@ -136,7 +143,6 @@ def chunk_times(
         Q=size,
         HEADS=_HEADS,
         WIDTH=max(16, triton.next_power_of_2(triton.cdiv(width, parts))),
-        RAGGED=lengths is not None,
         PDL=pdl,
         num_warps=warps,
         **({"launch_pdl": True} if pdl else {}),

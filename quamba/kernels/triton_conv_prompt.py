@@ -32,19 +32,16 @@ def _code(x, f, b, s, DEVICE: tl.constexpr):
 
 
 @triton.jit
-def _before(
-    codes, context, row, t, c, live, L, W: tl.constexpr, C: tl.constexpr, CONTEXT: tl.constexpr, K: tl.constexpr
-):
+def _before(codes, context, row, t, c, live, L, begun, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr):
     """The codes of a token at or before the program's first, as float32."""
     place = codes + (row * L + t).to(tl.int64) * W + c
     x = tl.load(place, mask=live & (t >= 0), other=0)
-    if CONTEXT:
-        kept = context + (row * (K - 1) + K - 1 + t).to(tl.int64) * C + c
-        x += tl.load(kept, mask=live & (t < 0) & (t > -K), other=0)
+    kept = context + (row * (K - 1) + K - 1 + t).to(tl.int64) * C + c
+    x += tl.load(kept, mask=live & (t < 0) & (t > -K) & (begun > 0), other=0)
     return x.to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["L"])
+@triton.jit(do_not_specialize=["L", "begun"])
 def conv_prompt_kernel(
     codes,
     context,
@@ -54,13 +51,13 @@ def conv_prompt_kernel(
     scale,
     out,
     L,
+    begun,
     W: tl.constexpr,
     FIRST: tl.constexpr,
     C: tl.constexpr,
     K: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
-    CONTEXT: tl.constexpr,
     DEVICE: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -82,12 +79,12 @@ def conv_prompt_kernel(
         w3 = tl.load(weight + c, mask=live, other=0).to(tl.float32)
     wait_before(PDL)
     given = codes + FIRST
-    x1 = _before(given, context, row, t0 - 1, c, live, L, W, C, CONTEXT, K)
+    x1 = _before(given, context, row, t0 - 1, c, live, L, begun, W, C, K)
     x2, x3 = x1, x1
     if K > 2:
-        x2 = _before(given, context, row, t0 - 2, c, live, L, W, C, CONTEXT, K)
+        x2 = _before(given, context, row, t0 - 2, c, live, L, begun, W, C, K)
     if K > 3:
-        x3 = _before(given, context, row, t0 - 3, c, live, L, W, C, CONTEXT, K)
+        x3 = _before(given, context, row, t0 - 3, c, live, L, begun, W, C, K)
     source = given + (row * L + t0).to(tl.int64) * W + c
     target = out + (row * L + t0).to(tl.int64) * C + c
     left = L - t0
@@ -156,13 +153,13 @@ def conv_prompt(
         conv.scale,
         out,
         length,
+        int(context is not None),
         W=width,
         FIRST=conv.first,
         C=channels,
         K=taps,
         TOKENS=tokens,
         BLOCK=block,
-        CONTEXT=context is not None,
         DEVICE=device,
         PDL=pdl,
         num_warps=warps,
