@@ -12,6 +12,7 @@ from torch import Tensor
 from quamba.errors import DataError
 from quamba.granularity import WeightScheme
 from quamba.grids import Grid, grids_of, group_grid, groups_of
+from quamba.kernels.ops import own_kernel
 from quamba.primitives import QuantizedWeight, assemble, finite
 from quamba.qtypes import scale_of
 
@@ -112,6 +113,16 @@ def gptq(
 
 def _round_block(columns: Tensor, U: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, Tensor]:
     """Round input channels [b, out], each to its grid: int8 codes [b, out] and errors [b, out]; changes `columns`."""
+    kernel = own_kernel("triton_round_block", columns.device.type)
+    if kernel is not None:
+        # By identity: grids are those of groups.
+        distinct = {grid: number for number, grid in enumerate(dict.fromkeys(grids))}
+        which = torch.tensor([distinct[grid] for grid in grids], dtype=torch.int32).to(columns.device)
+        scales = torch.stack([grid.scale for grid in distinct])
+        found: tuple[Tensor, Tensor] = kernel.round_block(
+            columns, U, scales, grids[0].channel_scale, which, (grids[0].qmin, grids[0].qmax)
+        )
+        return found
     codes, errors = torch.empty_like(columns, dtype=torch.int8), torch.empty_like(columns)
     for j, grid in enumerate(grids):
         q = grid.codes(columns[j])

@@ -188,6 +188,11 @@ class Calibration:
         if waiting:
             yield ProgressReport("calibrate", done, total, "documents")
 
+    @property
+    def watched_anew(self) -> int:
+        """How many tensors took a second sweep, as kernels could not watch them in the first."""
+        return 0 if self._watched is None else len(self._watched)
+
     def _pass(self, batch: TokenBatch, device: torch.device) -> None:
         self._lengths = batch.lengths.tolist()
         whole = min(self._lengths) == batch.input_ids.shape[1]

@@ -8,6 +8,7 @@ for what these cannot do, or where they are not installed.
 
 import functools
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,8 @@ from quamba.kernels.selective_scan import ScanResult
 
 # Copies from memory that a kernel does not wait for begin here.
 _LEAST_CAPABILITY = (8, 0)
+
+_log = logging.getLogger(__name__)
 
 
 class Convolution(Protocol):
@@ -102,15 +105,30 @@ def implementations(device_type: str) -> Implementations:
 
 
 @functools.cache
-def own_selective_scan(device_type: str) -> Any:
-    """This package's kernel for Mamba-1's recurrence over many tokens, a module; None: it does not run there."""
+def own_kernel(name: str, device_type: str) -> Any:
+    """A module of this package with a kernel in Triton; None: it does not run on this type of device.
+
+    Whether it gives there what plain PyTorch gives is tried once; where it does not, this is said in a warning.
+
+    Args:
+        name: of the module in `quamba.kernels`.
+        device_type: of a torch.device: "cpu", "cuda".
+    """
     if device_type != "cuda" or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return None
     try:
-        return importlib.import_module("quamba.kernels.triton_float_scan")
+        module = importlib.import_module(f"quamba.kernels.{name}")
     except ImportError:
-        # What other packages have does as well, slower.
+        # What other packages have, and plain PyTorch, do as well, slower.
         return None
+    try:
+        reason = None if module.agrees(torch.device(device_type)) else "its results are others"
+    except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if reason is None:
+        return module
+    _log.warning("the kernel %s is not used (%s): slower ones run in its place", name, reason)
+    return None
 
 
 _plain_alone: ContextVar[bool] = ContextVar("plain_alone", default=False)
@@ -160,7 +178,7 @@ def selective_scan(
     stride: int | None = None,
 ) -> ScanResult:
     """The Mamba-1 recurrence: arguments and result as `quamba.kernels.selective_scan.selective_scan`."""
-    own = own_selective_scan(x.device.type)
+    own = own_kernel("triton_float_scan", x.device.type)
     if own is not None and x.shape[1] > 1 and own.fits(x, A):
         result: ScanResult = own.float_scan(x, dt, A, B, C, D, state=state, stride=stride)
         return result
@@ -188,7 +206,7 @@ __all__ = [
     "causal_conv1d",
     "chunk_scan",
     "implementations",
-    "own_selective_scan",
+    "own_kernel",
     "plain_alone",
     "selective_scan",
 ]

@@ -21,7 +21,7 @@ _PROGRAMS = 2048
 BLOCK_TOKENS = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "first", "width", "blocks", "loops"])
 def extremes_kernel(
     x,
     counts,
@@ -35,24 +35,24 @@ def extremes_kernel(
     first,
     width,
     blocks,
+    loops,
     HAS_COUNTS: tl.constexpr,
     MAXIMA: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
     FOLD: tl.constexpr,
-    LOOPS: tl.constexpr,
 ):
-    """Channels program_id(0), document program_id(1), LOOPS blocks of tokens from program_id(2) on."""
+    """Channels program_id(0), document program_id(1), `loops` blocks of tokens, those of number program_id(2)."""
     row = tl.program_id(1).to(tl.int64)
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     count = T
     if HAS_COUNTS:
         count = tl.minimum(tl.load(counts + row).to(tl.int32), T)
-    begin = tl.program_id(2) * LOOPS
+    block = tl.program_id(2) * loops
+    end = block + loops
     lowest = tl.full([CHANNELS], float("inf"), tl.float32)
     highest = tl.full([CHANNELS], float("-inf"), tl.float32)
-    for loop in range(LOOPS):
-        block = begin + loop
+    while block < end:
         t = block * TOKENS + tl.arange(0, TOKENS)
         live = (t < count)[:, None] & (c < C)[None, :]
         v = tl.load(x + row * row_stride + t.to(tl.int64)[:, None] * token_stride + c[None, :], mask=live, other=0.0)
@@ -65,6 +65,7 @@ def extremes_kernel(
             part = tl.program_id(0) * (CHANNELS // FOLD) + tl.arange(0, CHANNELS // FOLD) - first // FOLD
             wanted = (part >= 0) & (part < width // FOLD) & (block < blocks)
             tl.store(maxima + (row * blocks + block) * (width // FOLD) + part, largest, mask=wanted)
+        block += 1
     # Most programs find nothing new.
     new = (c < C) & (highest > tl.load(high + c, mask=c < C, other=0.0))
     tl.atomic_max(high + c, highest, mask=new, sem="relaxed")
@@ -114,12 +115,12 @@ def extremes(
         columns[0],
         columns[1],
         blocks,
+        loops,
         HAS_COUNTS=counts is not None,
         MAXIMA=maxima is not None,
         TOKENS=height,
         CHANNELS=wide,
         FOLD=fold,
-        LOOPS=loops,
         num_warps=4,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 _TOKENS, _CHANNELS = 16, 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "M"])
 def gather_kernel(
     x,
     counts,

@@ -42,7 +42,7 @@ def _least_from(row, size, least, CHUNK: tl.constexpr):
     return tl.min(found)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["A"])
 def select_kernel(
     values,
     sizes,
@@ -86,7 +86,7 @@ def select_kernel(
     tl.store(out + (r * A + a) * 2 + 1, after)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["A"])
 def threshold_kernel(values, tails, out, sizes, M, A, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
     """Row program_id(0): the tails_r0-th largest, rounded down to 16 bits; what counts the gathered is cleared."""
     r = tl.program_id(0).to(tl.int64)

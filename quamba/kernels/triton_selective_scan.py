@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.triton_common import round_codes, wait_before
+from quamba.kernels.triton_common import power_of_two, reciprocal, round_codes, wait_before
 from quamba.kernels.triton_selective_step import SelectiveStep
 
 _LOG2E = tl.constexpr(1.4426950408889634)
@@ -42,30 +42,10 @@ def _values(codes, DEVICE: tl.constexpr):
 
 
 @triton.jit
-def _power(x, DEVICE: tl.constexpr):
-    """2^x; results below 2^-126 are 0."""
-    if DEVICE:
-        return tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return tl.exp2(x)
-
-
-@triton.jit
-def _inverse(x, DEVICE: tl.constexpr):
-    """1 / x for x from 1 on, to one unit in the last place."""
-    if DEVICE:
-        return tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return 1.0 / x
-
-
-@triton.jit
 def _softplus(x, DEVICE: tl.constexpr):
     """max(x, 0) + log(1 + m), m = exp(-|x|): 2 artanh(m / (2 + m)), its series fitted to 8e-9 of its size."""
-    m = _power(-tl.abs(x) * _LOG2E, DEVICE)
-    s = m * _inverse(2.0 + m, DEVICE)
+    m = power_of_two(-tl.abs(x) * _LOG2E, DEVICE)
+    s = m * reciprocal(2.0 + m, DEVICE)
     w = s * s
     p = tl.fma(w, 0.2817465662956238, 0.2796141803264618)
     p = tl.fma(w, p, 0.40024852752685547)
@@ -94,7 +74,7 @@ def _time_steps(codes, scale, shift, real, DEVICE: tl.constexpr):
 @triton.jit
 def _gate(codes, scale, gain, DEVICE: tl.constexpr):
     z = _values(codes, DEVICE) * scale[None, :]
-    return z * _inverse(1.0 + _power(-_LOG2E * z, DEVICE), DEVICE) * gain
+    return z * reciprocal(1.0 + power_of_two(-_LOG2E * z, DEVICE), DEVICE) * gain
 
 
 @triton.jit
@@ -211,7 +191,7 @@ def selective_scan_kernel(
         p_at += STEPS * p_stride
         later = start + STEPS + t < end
         qu, qd, qz, qB, qC = _codes(u_at, dt_at, z_at, p_at, later, live, kept, N)
-        decay = _power(delta[:, None, :, None] * a, DEVICE)
+        decay = power_of_two(delta[:, None, :, None] * a, DEVICE)
         b = (delta * v * (su * sp))[:, None, :, None] * _of_threads(B, STEPS, LANES, PER_LANE)
         b = tl.where((t == 0)[:, None, None, None], tl.fma(decay, tl.broadcast_to(h, decay.shape), b), b)
         S, h = _states(decay, b, t, STEPS, DEVICE)

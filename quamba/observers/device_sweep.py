@@ -4,6 +4,7 @@ Results are those of `Station` bit for bit; where a launch's buffers did not suf
 sweep says so at its end, and what was watched there is to be watched anew by a `Station`.
 """
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from quamba.observers.observer import Observer
 from quamba.observers.tail_plan import TailPlan
 from quamba.reports import ValueRange
 
+_log = logging.getLogger(__name__)
 # Plans that are kept: of the tensors of one layer; all layers share them.
 _PLANS = 8
 
@@ -32,6 +34,12 @@ class DeviceSweep:
         self._documents = documents
         self._stations: dict[Hashable, _Station] = {}
         self._plans = _Plans()
+        # Why kernels do not run, and what was not watched since.
+        self._failure: str | None = None
+        self._missed: set[Hashable] = set()
+        # Of each kind of tensor the first batch is looked at by plain PyTorch too.
+        self._checked: set[tuple[object, ...]] = set()
+        self._wrong: list[Tensor] = []
 
     def watch(
         self,
@@ -50,13 +58,31 @@ class DeviceSweep:
             counts: int64 [Bt], on the device, how many of each row's T entries are real; None: all.
             lengths: the same on the host, T for each where `counts` is None.
         """
-        if key not in self._stations:
-            self._stations[key] = _Station(observers(), self._documents, values.device, self._plans)
-        self._stations[key].update(values.flatten(2), counts, tuple(lengths))
+        if self._failure is not None:
+            self._missed.add(key)
+            return
+        new = key not in self._stations
+        try:
+            if new:
+                self._stations[key] = _Station(observers(), self._documents, values.device, self._plans)
+            self._stations[key].update(values.flatten(2), counts, tuple(lengths))
+        except Exception as error:  # noqa: BLE001  # Compilers and drivers raise what they like.
+            self._failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            self._missed.add(key)
+            return
+        kind = values.shape[2:], tuple(part.alphas for part in self._stations[key].quantiles)
+        if new and kind not in self._checked:
+            self._checked.add(kind)
+            self._wrong.append(self._stations[key].disagreement(values.flatten(2), lengths))
 
     def finish(self) -> list[Hashable]:
         """Give the observers what was found; the keys of tensors that must be watched anew."""
         stations = list(self._stations.values())
+        if self._failure is None and self._wrong and bool(torch.stack(self._wrong).any()):
+            self._failure = "they find other numbers"
+        if self._failure is not None:
+            _log.warning("kernels do not watch activations (%s): plain PyTorch does, slower", self._failure)
+            return [*self._stations, *(self._missed - self._stations.keys())]
         if not stations:
             return []
         lows = _reduced([view for s in stations for view in s.split(s.low)], torch.amin)
@@ -149,6 +175,21 @@ class _Station:
         """Views of the parts of a tensor of all channels."""
         parts: tuple[Tensor, ...] = torch.split(channels, list(self.observers.values()))
         return parts
+
+    def disagreement(self, values: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Whether plain PyTorch finds others in the first batch, which alone was seen: bool, on the device.
+
+        Looked at are the extremes of all channels, and the order statistics of the first document. What is not finite
+        is no disagreement: it is found out at the end.
+        """
+        real = list(stacks_of(values, lengths))
+        low = torch.stack([stack.amin(dim=(0, 1)) for stack in real]).amin(dim=0)
+        high = torch.stack([stack.amax(dim=(0, 1)) for stack in real]).amax(dim=0)
+        wrong = ((low != self.low) | (high != self.high)).any()
+        for part in self.quantiles:
+            first = Documents.of(values[:1, : lengths[0]].narrow(2, *part.columns))
+            wrong = wrong | (part.statistics_of(first) != part.found[0]).any()
+        return wrong & low.isfinite().all() & high.isfinite().all() & (self.failed == 0).all()
 
     def update(self, values: Tensor, counts: Tensor | None, lengths: tuple[int, ...]) -> None:
         x = values if values.stride(2) == 1 else values.contiguous()

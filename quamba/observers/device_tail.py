@@ -59,14 +59,18 @@ class DeviceQuantiles:
     def update_sorted(self, x: Tensor, lengths: Sequence[int]) -> None:
         """Where tails are a large share of the documents."""
         for stack in stacks_of(x, lengths):
-            documents = Documents.of(stack)
-            d, tokens, width = documents.shape
+            d, tokens, width = stack.shape
             ranks = self.ranks_of(tokens * width)
-            top, place = largest(documents, ranks[0].tail), self._place(d)
-            for a, rank in enumerate(ranks):
-                place[:, a, 0], place[:, a, 1] = top[:, rank.tail - 1], top[:, max(0, rank.tail - 2)]
+            self._place(d).copy_(self.statistics_of(Documents.of(stack)))
             self._weights.append(torch.tensor([[rank.weight for rank in ranks]], dtype=torch.float32).expand(d, -1))
             self._single.append(torch.tensor([[rank.tail < 2 for rank in ranks]]).expand(d, -1))
+
+    def statistics_of(self, documents: Documents) -> Tensor:
+        """By sorting: float32 [d, A, 2]."""
+        _, tokens, width = documents.shape
+        tails = [rank.tail for rank in self.ranks_of(tokens * width)]
+        top = largest(documents, tails[0])
+        return torch.stack([top[:, [tail - 1, max(0, tail - 2)]] for tail in tails], dim=1)
 
     def _place(self, documents: int) -> Tensor:
         self._done += documents

@@ -141,6 +141,7 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
         calibration = Calibration(model, recipes, batches, (0,))
         for _ in calibration.run():
             pass
+        anew.append(calibration.watched_anew)
         found: dict[Any, Any] = {}
         for layer, op in calibration.observers:
             for recipe in recipes:
@@ -151,18 +152,33 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
                     found[layer, op, recipe, "report"] = replace(report, sqnr_db=round(report.sqnr_db, 6))
         return found
 
-    repeated: list[bool] = []
-    finish = DeviceSweep.finish
-    monkeypatch.setattr(
-        DeviceSweep, "finish", lambda sweep: [key for key in finish(sweep) if not repeated.append(True)]
-    )
+    anew: list[int] = []
     monkeypatch.setattr(tail_plan, "_MORE_ROOM", room)
     if room == 1:
         monkeypatch.setattr(tail_plan, "_ROOM", 0)
         monkeypatch.setattr(tail_plan, "_LEAST_SHARE", 0)
     expected, found = scales(False), scales(True)
     assert found == expected
-    assert bool(repeated) == (room == 1)
+    assert anew == ([0, 0] if room > 1 else [0, 4])
+
+
+@pytest.mark.parametrize("fault", ["raises", "quantiles", "extremes"])
+def test_kernels_that_fail_are_found_out(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that cannot be compiled, or finds others than plain PyTorch: everything is watched anew, which is said."""
+
+    def failing(*_: Any, **__: Any) -> None:
+        if fault == "raises":
+            raise RuntimeError("no such instruction\nwith a long story")
+
+    name = {"quantiles": "device_tail.select", "extremes": "device_sweep.extremes", "raises": "device_tail.threshold"}
+    monkeypatch.setattr(f"quamba.observers.{name[fault]}", failing)
+    ways = (Clipping("ema", 0.9),)
+    assert watched(make("normal", [12, 9], 40), [(40, ways, False)], 1, DEVICE)[1] == ["a"]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("kernels do not watch activations")
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize(("capability", "importable"), [((7, 0), True), ((9, 0), False), ((9, 0), True)])

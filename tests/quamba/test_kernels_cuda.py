@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -255,6 +256,34 @@ def test_a_kernel_less_precise_than_float32_is_not_used(fault: str, caplog: pyte
     [line] = [record.getMessage() for record in caplog.records]
     assert "plain PyTorch runs instead" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["triton_float_scan", "triton_round_block"])
+@pytest.mark.parametrize("fault", [None, "wrong", "failing"])
+def test_a_kernel_of_the_package_is_tried_first(
+    name: str, fault: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that agrees with plain PyTorch is used; another is not, which is said once."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    module = import_module(f"quamba.kernels.{name}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+    def tried(_: torch.device) -> bool:
+        if fault == "failing":
+            raise RuntimeError("no such instruction\nwith a long story")
+        return fault is None
+
+    monkeypatch.setattr(module, "agrees", tried)
+    ops.own_kernel.cache_clear()
+    try:
+        assert (ops.own_kernel(name, "cuda") is module) == (fault is None)
+        assert ops.own_kernel(name, "cpu") is None
+        ops.own_kernel(name, "cuda")
+    finally:
+        ops.own_kernel.cache_clear()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (0 if fault is None else 1)
+    assert all(name in line and "\n" not in line for line in lines)
 
 
 @pytest.mark.parametrize("fault", [None, "other states", "another signature"])

@@ -1,11 +1,16 @@
 """The scan in float, in one launch, is its definition; interpreted where there is no GPU."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from quamba.kernels.selective_scan import selective_scan
+from quamba.kernels import triton_float_scan
+from quamba.kernels.selective_scan import ScanResult, selective_scan
 from quamba.kernels.triton_float_scan import fits, float_scan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -59,3 +64,17 @@ def test_what_the_kernel_takes() -> None:
     assert not fits(x.double(), torch.zeros(8, 16))
     with pytest.raises(ValueError, match="65 states"):
         float_scan(x, x, torch.zeros(8, 65), torch.zeros(1, 2, 65), torch.zeros(1, 2, 65), torch.zeros(8))
+
+
+def test_the_trial_finds_out_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel passes it on a GPU; another result does not, nor one that is no number."""
+    if DEVICE == "cuda":
+        assert triton_float_scan.agrees(torch.device(DEVICE))
+    for factor in (1.01, float("nan")):
+
+        def wrong(*given: Tensor, factor: float = factor, **how: Any) -> ScanResult:
+            found = selective_scan(*given, **how)
+            return replace(found, y=found.y * factor)
+
+        monkeypatch.setattr(triton_float_scan, "float_scan", wrong)
+        assert not triton_float_scan.agrees(torch.device(DEVICE))
