@@ -94,11 +94,18 @@ def multiply_half(
     """
     if room.bytes is not None:
         split(x, room.bytes, norm=norm, pdl=how.pdl)
-        options = how.gemv(*p.shape, bits=4, floats=True)
-        gemv4_half(room.bytes, p.codes, p.group_scale, p.bias, out, kind=kind, **options)
     elif room.halves is not None:
         halves(x, room.halves, norm=norm, pdl=how.pdl)
+    multiply_room(p, room, out, kind, how)
+
+
+def multiply_room(p: HalfProduct, room: Room, out: Tensor, kind: int, how: Launch, *, block: int = 16) -> None:
+    """The product alone, of rows that have become what it takes; `block` rows of the weight a program of one row."""
+    if room.bytes is not None:
+        weight = p.codes, p.group_scale, p.bias
+        gemv4_half(room.bytes, *weight, out, kind=kind, block=block, device=how.device, pdl=how.pdl)
+    elif room.halves is not None:
         gemm4_half(room.halves, p.codes, p.turned, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
 
 
-__all__ = ["HalfProduct", "Room", "half_product", "multiply_half"]
+__all__ = ["HalfProduct", "Room", "half_product", "multiply_half", "multiply_room"]

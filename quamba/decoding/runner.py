@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quamba.decoding.float_mamba1 import FloatMamba1Layer
 from quamba.decoding.float_mamba2 import FloatMamba2Layer
 from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half
 from quamba.decoding.mamba1 import Mamba1Layer
@@ -27,7 +28,8 @@ from quamba.nn.model import Layer, MambaLM
 
 _log = logging.getLogger(__name__)
 
-FusedLayer = Mamba1Layer | Mamba2Layer | FloatMamba2Layer
+FloatLayer = FloatMamba1Layer | FloatMamba2Layer
+FusedLayer = Mamba1Layer | Mamba2Layer | FloatLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,19 +71,18 @@ class Plan:
         parts = [layer for layer in model.layers if isinstance(layer, Layer)]
         layers = [_layer(layer) for layer in parts]
         scales = [
-            None if isinstance(layer, FloatMamba2Layer) else state_scale(part.mixer)
+            None if isinstance(layer, FloatLayer) else state_scale(part.mixer)
             for layer, part in zip(layers, parts, strict=True)
         ]
         return cls(model, table, scale, layers, _head(model.lm_head), scales)
 
 
 def _layer(layer: Layer) -> FusedLayer:
-    if isinstance(layer.mixer, Mamba1Mixer):
-        return Mamba1Layer.of(layer)
     projection = getattr(layer.mixer, "in_proj", None)
-    if isinstance(projection, QLinear) and projection.in_scale is None:
-        return FloatMamba2Layer.of(layer)
-    return Mamba2Layer.of(layer)
+    floats = isinstance(projection, QLinear) and projection.in_scale is None
+    if isinstance(layer.mixer, Mamba1Mixer):
+        return FloatMamba1Layer.of(layer) if floats else Mamba1Layer.of(layer)
+    return FloatMamba2Layer.of(layer) if floats else Mamba2Layer.of(layer)
 
 
 def _head(part: nn.Module) -> Product | HalfProduct | None:
@@ -214,4 +215,4 @@ class DecodeRunner:
         return torch.stack(logits)
 
 
-__all__ = ["DecodeRunner", "Plan"]
+__all__ = ["DecodeRunner", "FloatLayer", "FusedLayer", "Plan"]

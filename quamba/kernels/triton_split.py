@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, no-untyped-call"
 # (What Triton compiles has no Python types.)
 """Rows of floats as bytes for the integer dot product, with the norm before in the same launch.
 
@@ -31,12 +31,26 @@ def _packed(codes):
 
 
 @triton.jit
-def _store(target, x, inverse, live, K8: tl.constexpr):
+def _store(target, x, inverse, live, K8):
     # 1.5 * 2^23 rounds, half to even.
     v = ((x * inverse + 12582912.0) - 12582912.0).to(tl.int32)
     h = (v + 128) >> 8
     tl.store(target, _packed(h), mask=live)
     tl.store(target + 2 * K8, _packed(v - (h << 8)), mask=live)
+
+
+@triton.jit
+def store_split(words, scale, values, quads, K8):
+    """Bytes and units of 32 neighbours each, of a row: values float32 [n, 4, 4, 2], `quads` says which, int32 [n]."""
+    largest = tl.max(tl.max(tl.max(tl.abs(values), axis=3), axis=2), axis=1)
+    # What is smaller is nothing beside anything.
+    largest = tl.maximum(largest, 1e-30)
+    tl.store(scale + quads, largest / 32512.0, mask=quads * 4 < K8)
+    inverse = (32512.0 / largest)[:, None, None]
+    even, odd = tl.split(values)
+    at = quads[:, None] * 4 + tl.arange(0, 4)[None, :]
+    _store(words + at, even, inverse, at < K8, K8)
+    _store(words + K8 + at, odd, inverse, at < K8, K8)
 
 
 @triton.jit
@@ -69,16 +83,7 @@ def split_kernel(
     if NORM:
         squares = tl.sum(tl.sum(tl.sum(tl.sum(values * values, axis=3), axis=2), axis=1), axis=0)
         values = values * tl.rsqrt(squares / (8 * K8) + eps) * gain
-    largest = tl.max(tl.max(tl.max(tl.abs(values), axis=3), axis=2), axis=1)
-    # What is smaller is nothing beside anything.
-    largest = tl.maximum(largest, 1e-30)
-    tl.store(scale + row * (K8 // 4) + quads, largest / 32512.0, mask=quads * 4 < K8)
-    inverse = (32512.0 / largest)[:, None, None]
-    even, odd = tl.split(values)
-    at = quads[:, None] * 4 + tl.arange(0, 4)[None, :]
-    target = words + row * (4 * K8) + at
-    _store(target, even, inverse, at < K8, K8)
-    _store(target + K8, odd, inverse, at < K8, K8)
+    store_split(words + row * (4 * K8), scale + row * (K8 // 4), values, quads, K8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,4 +160,4 @@ def joined(x: Split) -> Tensor:
     return (integers.view(rows, -1, NEIGHBOURS) * x.scale[..., None]).view(rows, -1)
 
 
-__all__ = ["NEIGHBOURS", "Split", "joined", "split", "split_kernel", "split_reference"]
+__all__ = ["NEIGHBOURS", "Split", "joined", "split", "split_kernel", "split_reference", "store_split"]

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quamba.decoding.float_mamba2 import FloatMamba2Layer
 from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError
-from quamba.decoding.runner import FusedLayer, Plan
+from quamba.decoding.runner import FloatLayer, FusedLayer, Plan
 from quamba.kernels.launch import Launch
 from quamba.nn.cache import Cache, LayerCache
 from quamba.nn.model import Layer
@@ -90,7 +89,7 @@ class OwnLayer:
 
 
 def _of(fused: FusedLayer, layer: nn.Module) -> Mamba1Prompt | Mamba2Prompt | OwnLayer:
-    if isinstance(fused, FloatMamba2Layer) and isinstance(layer, Layer):
+    if isinstance(fused, FloatLayer) and isinstance(layer, Layer):
         return OwnLayer(layer)
     if isinstance(fused, Mamba2Layer):
         return Mamba2Prompt.of(fused)

@@ -49,6 +49,10 @@ MODELS: dict[str, tuple[Recipe, dict[str, Any]]] = {
         Recipe(w_bits=4, a_bits=16, **ENDS),
         {"d_model": 128, "ssm_headdim": 8, "ssm_ngroups": 2, "n_layer": 1},
     ),
+    "mamba1 of four bits and floats": (
+        Recipe(w_bits=4, a_bits=16, **ENDS),
+        {"family": "mamba1", "d_model": 128, "ssm_d_state": 5, "ssm_d_conv": 3, "n_layer": 1},
+    ),
     "mamba2 of floats without rotation": (
         Recipe(w_bits=4, a_bits=16, rotate=False),
         {
