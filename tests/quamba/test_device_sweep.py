@@ -16,7 +16,7 @@ from quamba.flow.calibrate import Calibration
 from quamba.flow.recipe import AUTO_ALPHAS, Recipe
 from quamba.models.config import Family
 from quamba.models.published import published_config
-from quamba.observers import tail_plan, watching
+from quamba.observers import device_tail, tail_plan, watching
 from quamba.observers.clipping import MINMAX, Clipping
 from quamba.observers.device_sweep import DeviceSweep
 from quamba.observers.observer import Observer
@@ -121,12 +121,19 @@ def test_what_is_not_finite_is_watched_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "room"), [("mamba1", tail_plan._MORE_ROOM), ("mamba2", tail_plan._MORE_ROOM), ("mamba1", 1)]
+    ("family", "fault", "again"),
+    [("mamba1", None, 0), ("mamba2", None, 0), ("mamba1", "no room", 4), ("mamba1", "raises", 15)],
 )
-def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scales of all tensors and reports are those of stations; also where buffers overflow and a sweep is repeated."""
+def test_a_calibration_is_the_same(
+    family: Family, fault: str | None, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales of all tensors and reports are those of stations.
+
+    Also where buffers overflow or a kernel gives up in the middle of a sweep, and what was lost is watched anew.
+    """
     model = base(tmp_path, family).model.to(DEVICE)
     recipes = [Recipe(percentile_alpha=alpha) for alpha in (0.9, 0.999)]
+    recipes += [Recipe(group_heads=True)] if family == "mamba2" else []
     documents = [[(7 * row + 3 * place) % 500 for place in range(length)] for row, length in enumerate((9, 130))]
     batches = batch_documents(documents, 2)
 
@@ -145,7 +152,7 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
         found: dict[Any, Any] = {}
         for layer, op in calibration.observers:
             for recipe in recipes:
-                found[layer, op, recipe] = float(calibration.scale(recipe, layer, op))
+                found[layer, op, recipe] = calibration.scale(recipe, layer, op).tolist()
                 if layer == 0:
                     report = calibration.report(recipe, layer, op)
                     # A sum over the tail, whose order is another.
@@ -153,13 +160,24 @@ def test_a_calibration_is_the_same(family: Family, room: int, tmp_path: Path, mo
         return found
 
     anew: list[int] = []
-    monkeypatch.setattr(tail_plan, "_MORE_ROOM", room)
-    if room == 1:
+    if fault == "no room":
+        monkeypatch.setattr(tail_plan, "_MORE_ROOM", 1)
         monkeypatch.setattr(tail_plan, "_ROOM", 0)
         monkeypatch.setattr(tail_plan, "_LEAST_SHARE", 0)
+    if fault == "raises":
+        calls: list[None] = []
+
+        def select(*given: Any) -> None:
+            calls.append(None)
+            if len(calls) > 3:
+                raise RuntimeError("no such instruction")
+            device_tail_select(*given)
+
+        device_tail_select = device_tail.select
+        monkeypatch.setattr(device_tail, "select", select)
     expected, found = scales(False), scales(True)
     assert found == expected
-    assert anew == ([0, 0] if room > 1 else [0, 4])
+    assert anew == [0, again]
 
 
 @pytest.mark.parametrize("fault", ["raises", "quantiles", "extremes"])
