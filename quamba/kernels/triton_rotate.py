@@ -22,7 +22,8 @@ from quamba.kernels.triton_ssd_step import SSDStep
 
 # Rows of channels that a program multiplies at once: the fewer, or more where they leave less of them idle.
 _ROWS = (64, 128)
-_MOST_COLUMNS = 256
+# More would take more registers than a thread of four warps has.
+_MOST_COLUMNS = 128
 # Of what float16 holds, far off its end.
 _MOST = 30000.0
 _MANY_TOKENS = 4096
@@ -151,9 +152,28 @@ class Factors:
 
     @classmethod
     def of(
-        cls, factors: tuple[Tensor, Tensor] | None, token_rows: int, columns: int, rows: int | None = None
+        cls,
+        factors: tuple[Tensor, Tensor] | None,
+        token_rows: int,
+        columns: int,
+        *,
+        groups: int = 1,
+        rows: int | None = None,
     ) -> "Factors | None":
-        """Of L^T [R, R] and M [P', P'], of +-1; None: there are more rows than a program takes, or odd columns."""
+        """Of a rotation's two factors; None: it has more rows than a program takes, or odd columns.
+
+        Args:
+            factors: L^T [R, R] and M [P', P'], of +-1; None: no rotation.
+            token_rows: R.
+            columns: P'.
+            groups: of rows that share a norm's mean.
+            rows: that a program takes at once; None: as few as hold a token.
+        """
+        while token_rows > min(_ROWS) and columns < _MOST_COLUMNS and token_rows % (2 * groups) == 0:
+            halved = _halved(factors) if factors is not None else None
+            if factors is not None and halved is None:
+                break
+            factors, token_rows, columns = halved, token_rows // 2, columns * 2
         if token_rows > max(_ROWS) or columns.bit_count() != 1 or not 16 <= columns <= _MOST_COLUMNS:
             return None
         if rows is None:
@@ -166,6 +186,16 @@ class Factors:
         used = tokens * token_rows
         diagonal[:used, :used] = torch.kron(torch.eye(tokens, device=left.device), left.float())
         return cls(rows, tokens, token_rows, (diagonal, right.contiguous()))
+
+
+def _halved(factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The same rotation of half as many rows: (A x H_2) x M = A x (H_2 x M); None: the first is no such product."""
+    left, right = factors
+    doubling = torch.tensor([[1, 1], [1, -1]], dtype=left.dtype, device=left.device)
+    rest = left[::2, ::2]
+    if not torch.equal(torch.kron(rest.contiguous(), doubling), left):
+        return None
+    return rest.contiguous(), torch.kron(doubling, right)
 
 
 @dataclass(frozen=True, slots=True)

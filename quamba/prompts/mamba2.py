@@ -47,10 +47,10 @@ class Mamba2Prompt:
         scan = ChunkScan.of(layer.step)
         if scan is None:
             raise NotFusedError("heads are smaller or larger than the recurrence in chunks takes them")
-        E, H, *_ = layer.step.sizes
+        E, H, _, G, _ = layer.step.sizes
         dt_scale = layer.step.projected_scale[-H:].contiguous()
         gate = Gate.of(layer.step, scan.gain, layer.gated, layer.out_proj.in_scale)
-        return cls(layer, scan, dt_scale, gate, factors_of(layer.rotation, E))
+        return cls(layer, scan, dt_scale, gate, factors_of(layer.rotation, E, G))
 
     def read(
         self,

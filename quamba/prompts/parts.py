@@ -12,9 +12,9 @@ from quamba.kernels.triton_rotate import Factors, Gate, rotate_reference
 from quamba.kernels.triton_rotate import rotate as fused_rotate
 
 
-def factors_of(rotation: Rotation, size: int) -> Factors | None:
-    """A rotation of `size` channels as its kernel takes it; None: it does not."""
-    return Factors.of(rotation.factors, rotation.rows, size // rotation.rows)
+def factors_of(rotation: Rotation, size: int, groups: int = 1) -> Factors | None:
+    """A rotation of `size` channels as its kernel takes it, in groups that share a norm's mean; None: it does not."""
+    return Factors.of(rotation.factors, rotation.rows, size // rotation.rows, groups=groups)
 
 
 def multiply(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) -> None:

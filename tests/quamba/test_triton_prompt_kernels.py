@@ -150,7 +150,8 @@ def make_gate(E: int, P: int, G: int, *, norm: int, alike: bool, ordered: bool) 
         (12, 32, 16, 1, 11, True, OF_PLAIN, False, False),
         (6, 32, 16, 3, 23, False, NO_NORM, True, False),
         (24, 16, 16, 1, 7, True, None, True, True),
-        pytest.param(40, 128, 64, 1, 1025, True, OF_GATED, True, True, marks=REAL),
+        (80, 16, 32, 2, 3, True, OF_GATED, True, True),
+        pytest.param(80, 64, 64, 1, 1025, True, OF_GATED, True, True, marks=REAL),
         pytest.param(12, 128, 64, 1, 333, True, OF_GATED, False, False, marks=REAL),
         pytest.param(64, 64, 64, 8, 100, True, OF_PLAIN, True, True, marks=REAL),
         pytest.param(40, 128, 64, 1, 777, True, None, True, True, marks=REAL),
@@ -170,7 +171,7 @@ def test_gate_norm_and_rotation_of_a_prompt(
     """Its definition but for a code in fifty, for any number of tokens; with and without gate and norm, in groups."""
     torch.manual_seed(0)
     E = rows * columns
-    left = hadamard_matrix(rows) if rows in (12, 64) else torch.randint(0, 2, (rows, rows)) * 2.0 - 1
+    left = hadamard_matrix(rows) if rows in (12, 64, 80) else torch.randint(0, 2, (rows, rows)) * 2.0 - 1
     factors = (left.half().to(DEVICE), hadamard_matrix(columns).half().to(DEVICE)) if rotated else None
     x, projected, gate = torch.randn(count, E, device=DEVICE), None, None
     scale = torch.tensor(0.02 * E**0.5 if rotated else 0.02, device=DEVICE)
@@ -182,7 +183,8 @@ def test_gate_norm_and_rotation_of_a_prompt(
     rotate_reference(x, projected, gate, factors, scale, expected, rows=rows)
     assert int(expected.abs().max()) > 50
     for size in (64, 128):
-        made = Factors.of(factors, rows, columns, size)
+        made = Factors.of(factors, rows, columns, groups=G, rows=size)
         assert made is not None
+        assert made.token_rows == (40 if rows == 80 else rows)
         rotate(x, projected, gate, made, scale, found, steps=2, device=GPU)
         assert_codes_agree(found, expected, 0.02)
