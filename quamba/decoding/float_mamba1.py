@@ -1,6 +1,7 @@
-"""A Mamba-1 layer's step in floats, with 4-bit weights (W4A16), in eight launches.
+"""A Mamba-1 layer's step in floats, with 4-bit weights (W4A16), in seven launches.
 
-Norm; in_proj; conv; x_proj; dt_proj, state and gate; rotation; what out_proj reads; out_proj.
+Norm; in_proj; conv; x_proj; dt_proj, state and gate; rotation; out_proj. More rows at once take one more before x_proj
+and before out_proj.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from quamba.kernels.triton_float_selective import FloatSelectiveStep, float_sele
 from quamba.kernels.triton_gemm4_half import halves
 from quamba.kernels.triton_gemv import ADD, FLOAT
 from quamba.kernels.triton_join import join
+from quamba.kernels.triton_split import NEIGHBOURS
 from quamba.nn.conv import CausalConv1d
 from quamba.nn.linear import Linear
 from quamba.nn.mamba1 import Mamba1Mixer
@@ -166,18 +168,23 @@ class FloatMamba1Layer:
             pdl=how.pdl,
             coming=ahead,
         )
+        # One row goes on as bytes, where its places are whole units of them.
+        bytes_ = s.behind.bytes if E // self.rotation.rows % NEIGHBOURS == 0 else None
         join(
             s.values,
             None,
             self.rotation.factors,
             None,
-            s.rotated,
+            s.rotated if bytes_ is None else bytes_,
             rows=self.rotation.rows,
             row_block=how.join_rows(batch),
             warps=how.join_warps,
             pdl=how.pdl,
         )
-        multiply_half(self.out_proj, s.rotated, s.behind, residual, ADD, how)
+        if bytes_ is None:
+            multiply_half(self.out_proj, s.rotated, s.behind, residual, ADD, how)
+        else:
+            multiply_room(self.out_proj, s.behind, residual, ADD, how)
 
 
 __all__ = ["FloatMamba1Layer", "FloatMamba1Scratch"]

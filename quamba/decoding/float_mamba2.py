@@ -1,6 +1,6 @@
-"""A Mamba-2 layer's step in floats, with 4-bit weights (W4A16), in six launches.
+"""A Mamba-2 layer's step in floats, with 4-bit weights (W4A16), in five launches.
 
-Norm; in_proj; conv, state and gate; norm and rotation; what out_proj reads; out_proj.
+Norm; in_proj; conv, state and gate; norm and rotation; out_proj. More rows at once take one more before out_proj.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half
+from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half, multiply_room
 from quamba.decoding.memory import Memory
 from quamba.decoding.plan import NotFusedError, Rotation, rotation_of
 from quamba.decoding.products import Read, coming
@@ -16,6 +16,7 @@ from quamba.kernels.launch import Launch
 from quamba.kernels.triton_float_step import FloatStep, float_step
 from quamba.kernels.triton_gemv import ADD, FLOAT
 from quamba.kernels.triton_join import join
+from quamba.kernels.triton_split import NEIGHBOURS
 from quamba.nn.conv import CausalConv1d
 from quamba.nn.mamba2 import Mamba2Mixer, PlainGate
 from quamba.nn.model import Layer
@@ -141,7 +142,7 @@ class FloatMamba2Layer:
         following: Read | None,
     ) -> None:
         """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
-        batch = len(residual)
+        batch, E = len(residual), self.step.sizes[0]
         multiply_half(self.in_proj, residual, scratch.before, scratch.projected, FLOAT, how, self.norm)
         ahead = None
         if how.ahead_bytes:
@@ -159,12 +160,14 @@ class FloatMamba2Layer:
             pdl=how.pdl,
             coming=ahead,
         )
+        # One row goes on as bytes, where its places are whole units of them.
+        bytes_ = scratch.behind.bytes if E // self.rotation.rows % NEIGHBOURS == 0 else None
         join(
             scratch.values,
             None if self.gated is None else scratch.squares,
             self.rotation.factors,
             None,
-            scratch.rotated,
+            scratch.rotated if bytes_ is None else bytes_,
             rows=self.rotation.rows,
             groups=self.step.sizes[3],
             eps=self.gated or 0.0,
@@ -172,7 +175,10 @@ class FloatMamba2Layer:
             warps=how.join_warps,
             pdl=how.pdl,
         )
-        multiply_half(self.out_proj, scratch.rotated, scratch.behind, residual, ADD, how)
+        if bytes_ is None:
+            multiply_half(self.out_proj, scratch.rotated, scratch.behind, residual, ADD, how)
+        else:
+            multiply_room(self.out_proj, scratch.behind, residual, ADD, how)
 
 
 __all__ = ["FloatMamba2Layer", "FloatScratch"]

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, no-untyped-call"
 # (What Triton compiles has no Python types.)
 """Behind the recurrence of a step: the norm's mean over a group of channels, the rotation of them all, codes or floats.
 
@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.triton_common import to_codes, wait_before
+from quamba.kernels.triton_split import NEIGHBOURS, Split, split_reference, store_split
 from quamba.qtypes import QMAX, QMIN
 
 
@@ -49,6 +50,7 @@ def join_kernel(
     ROTATE: tl.constexpr,
     CLEAR: tl.constexpr,
     FLOATS: tl.constexpr,
+    BYTES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Columns COLUMN_BLOCK * program_id(0).., rows ROW_BLOCK * program_id(1).. of batch row program_id(2)."""
@@ -85,17 +87,32 @@ def join_kernel(
         else:
             v = v * rstd
     if ROTATE:
-        high, low = _halves(v * inverse)
+        v *= inverse
+        power = 1.0
+        if FLOATS:
+            # Codes saturate, floats must not: the largest becomes 1 to 2, which is exact.
+            largest = tl.max(tl.max(tl.abs(v), axis=1), axis=0)
+            power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+            power = tl.maximum(power, 7.888609052210118e-31)
+            v *= 1.0 / power
+        high, low = _halves(v)
         high, low = _halves(tl.dot(low, inside, tl.dot(high, inside)))
         v = tl.dot(across, low, tl.dot(across, high))
+        if FLOATS:
+            v *= power
     elif not FLOATS:
         v = tl.math.div_rn(v, s)
-    place = out + row * (R * P) + to_r[:, None] * P + to_p[None, :]
+    place = row * (R * P) + to_r[:, None] * P + to_p[None, :]
     live = (to_r < R)[:, None] & (to_p < P)[None, :]
-    if FLOATS:
-        tl.store(place, v, mask=live)
+    if BYTES:
+        # 32 columns, which share a unit; `scale` has the units.
+        units = to_r * (P // 32) + tl.program_id(0)
+        values = tl.reshape(v, [ROW_BLOCK, 4, 4, 2])
+        store_split(out + row * (R * P // 2), scale + row * (R * P // 32), values, units, R * P // 8)
+    elif FLOATS:
+        tl.store(out + place, v, mask=live)
     else:
-        tl.store(place, to_codes(v), mask=live)
+        tl.store(out + place, to_codes(v), mask=live)
 
 
 def join(
@@ -103,7 +120,7 @@ def join(
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
     scale: Tensor | None,
-    out: Tensor,
+    out: Tensor | Split,
     *,
     rows: int,
     groups: int = 1,
@@ -120,7 +137,7 @@ def join(
         squares: float32 [Bt, sums], of equally many channels each, in their order; None without a norm.
         factors: L^T and M, of +-1, float16 [R, R] and [P, P]; None without rotation.
         scale: float32, of the codes; None for floats.
-        out: int8 [Bt, R P], or float32.
+        out: int8 [Bt, R P], or float32, or the floats as bytes, where P is a multiple of 32.
         rows: R.
         groups: G, of channels that share a mean; each has R / G rows.
         eps: added to the mean.
@@ -132,15 +149,18 @@ def join(
     columns = x.shape[1] // rows
     left, right = factors or (x, x)
     row_block, column_block = min(row_block, max(16, triton.next_power_of_2(rows))), 16 if factors else 64
+    split = out if isinstance(out, Split) else None
+    target, factor = (out, scale) if not isinstance(out, Split) else (out.words, out.scale)
+    column_block = column_block if split is None else NEIGHBOURS
     sums = 1 if squares is None else squares.shape[1]
     join_kernel[(triton.cdiv(columns, column_block), triton.cdiv(rows, row_block), len(x))](
         x,
         x if squares is None else squares,
         left,
         right,
-        x if scale is None else scale,
-        out,
-        out if clear is None else clear,
+        x if factor is None else factor,
+        target,
+        target if clear is None else clear,
         0 if clear is None else clear.shape[1],
         eps,
         R=rows,
@@ -156,6 +176,7 @@ def join(
         ROTATE=factors is not None,
         CLEAR=0 if clear is None else triton.next_power_of_2(clear.shape[1]),
         FLOATS=scale is None,
+        BYTES=split is not None,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,
@@ -168,7 +189,7 @@ def join_reference(
     squares: Tensor | None,
     factors: tuple[Tensor, Tensor] | None,
     scale: Tensor | None,
-    out: Tensor,
+    out: Tensor | Split,
     *,
     rows: int,
     groups: int = 1,
@@ -185,7 +206,10 @@ def join_reference(
     if factors is not None:
         left, right = (factor.float() for factor in factors)
         v = left @ v @ right
-    out.copy_((v if scale is None else (v / scale).round().clamp(QMIN, QMAX)).flatten(1))
+    if isinstance(out, Split):
+        split_reference(v.flatten(1), out)
+    else:
+        out.copy_((v if scale is None else (v / scale).round().clamp(QMIN, QMAX)).flatten(1))
 
 
 __all__ = ["join", "join_kernel", "join_reference"]

@@ -14,8 +14,10 @@ from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference, turned
 from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, gemm4_half_reference, halves, halves_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
 from quamba.kernels.triton_gemv4_half import gemv4_half, gemv4_half_reference
+from quamba.kernels.triton_join import join, join_reference
 from quamba.kernels.triton_split import Split, joined, split, split_reference
 from quamba.nn.linear import Linear, QLinear
+from quamba.transforms.hadamard import hadamard_matrix
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -215,3 +217,20 @@ def test_a_step_in_floats(sizes: tuple[int, int, int, int], parts: int, norm_fir
     assert torch.equal(results[0][0], results[1][0])
     for found, expected in zip(*results, strict=True):
         assert sqnr_db(found, expected) > 90
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [(12, 32), *(pytest.param(s, marks=REAL) for s in ((80, 64), (40, 128), (24, 64), (128, 64)))]
+)
+def test_norm_and_rotation_to_bytes(sizes: tuple[int, int], rotate: bool) -> None:
+    """What the definition splits, 80 dB or more, of floats of any size."""
+    torch.manual_seed(7)
+    R, P = sizes
+    x, squares = torch.randn(2, R * P, device=DEVICE), torch.rand(2, 2 * R, device=DEVICE) * P / 2
+    factors = tuple(hadamard_matrix(size).half().to(DEVICE) for size in sizes) if rotate else None
+    found, expected = (Split.empty(2, R * P, DEVICE) for _ in range(2))
+    for size, sums in ((1.0, squares), (1e8, None), (1e-12, None)):
+        join(x * size, sums, factors, None, found, rows=R, groups=2, eps=1e-5, pdl=PDL)
+        join_reference(x * size, sums, factors, None, expected, rows=R, groups=2, eps=1e-5)
+        assert sqnr_db(joined(found), joined(expected)) > 80
