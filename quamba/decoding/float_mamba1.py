@@ -16,8 +16,8 @@ from quamba.decoding.products import Read, coming
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_conv_split import conv_split
 from quamba.kernels.triton_float_selective import FloatSelectiveStep, float_selective_step
-from quamba.kernels.triton_gemm4_half import halves
 from quamba.kernels.triton_gemv import ADD, FLOAT
+from quamba.kernels.triton_halves import halves
 from quamba.kernels.triton_join import join
 from quamba.kernels.triton_split import NEIGHBOURS
 from quamba.nn.conv import CausalConv1d

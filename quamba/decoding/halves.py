@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from quamba.decoding.plan import NotFusedError
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemm4 import turned
-from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, halves
+from quamba.kernels.triton_gemm4_half import gemm4_half
 from quamba.kernels.triton_gemv4_half import GROUP, gemv4_half
+from quamba.kernels.triton_halves import Halves, halves
 from quamba.kernels.triton_split import Split, split
 from quamba.nn.linear import QLinear
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from quamba.kernels.convolution import Convolution
-from quamba.kernels.triton_gemv4 import GROUP, Packed4, pack
+from quamba.kernels.packed4 import GROUP, Packed4, pack
 from quamba.nn.conv import QCausalConv1d
 from quamba.nn.linear import QLinear
 from quamba.transforms.hadamard import Hadamard, hadamard_matrix

@@ -57,6 +57,7 @@ class Kernels:
 
     Attributes:
         split: the module of that name, and so on.
+        halves: of what more rows become.
         gemv: of one row.
         gemm: of more rows.
         expand: of very many.
@@ -67,6 +68,7 @@ class Kernels:
     """
 
     split: Any
+    halves: Any
     gemv: Any
     gemm: Any
     expand: Any
@@ -82,9 +84,11 @@ class Kernels:
         Raises:
             ImportError: Triton is not there.
         """
-        names = ("triton_split", "triton_gemv4_half", "triton_gemm4_half", "triton_expand4", "triton_gemm4")
-        split, gemv, gemm, expand, four = (importlib.import_module(f"quamba.kernels.{name}") for name in names)
-        return cls(split, gemv, gemm, expand, four.turned, pdl, device, many_rows)
+        names = ("split", "halves", "gemv4_half", "gemm4_half", "expand4", "gemm4")
+        split, halves, gemv, gemm, expand, four = (
+            importlib.import_module(f"quamba.kernels.triton_{name}") for name in names
+        )
+        return cls(split, halves, gemv, gemm, expand, four.turned, pdl, device, many_rows)
 
     def multiply(self, x: Tensor, codes: Tensor, group_scale: Tensor, bias: Tensor | None) -> Tensor:
         """x float [M, K] to float32 [M, N]."""
@@ -96,8 +100,8 @@ class Kernels:
             how = {"device": self.device, "pdl": self.pdl}
             self.gemv.gemv4_half(split, codes, group_scale, bias, out, kind=1, **how)
             return out
-        halves = self.gemm.Halves.empty(rows, columns, x.device)
-        self.gemm.halves(x, halves, pdl=self.pdl)
+        halves = self.halves.Halves.empty(rows, columns, x.device)
+        self.halves.halves(x, halves, pdl=self.pdl)
         if rows < self.many_rows:
             how = {"device": self.device, "pdl": self.pdl}
             self.gemm.gemm4_half(halves, codes, self.turned(group_scale), bias, out, kind=1, **how)

@@ -10,8 +10,6 @@ their sums, which are integers and exact in any order, in a workspace, and the l
 Written in Gluon, Triton's language of layouts, where warps can be given different work. For capability 9.0.
 """
 
-from dataclasses import dataclass
-
 import triton
 from torch import Tensor
 from triton.experimental import gluon
@@ -25,8 +23,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from quamba.kernels.gluon_gemm import described, next_slot, slot_before
-from quamba.kernels.hopper import COUNTERS
+from quamba.kernels.gluon_common import described, next_slot, slot_before
+from quamba.kernels.hopper_tiles import COUNTERS, FewTile
 
 
 @gluon.jit
@@ -173,29 +171,6 @@ def gemm_few_kernel(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FewTile:
-    """How the work is divided.
-
-    Attributes:
-        rows: of the weight that a program takes, 64 or 128.
-        inner: columns of x and w that a tile has.
-        stages: tiles on their way at once.
-        parts: programs that share rows.
-    """
-
-    rows: int = 64
-    inner: int = 128
-    stages: int = 4
-    parts: int = 1
-
-    def registers(self, block_m: int) -> int:
-        """Of a thread, so that two programs fit a multiprocessor; more where sums do not fit otherwise."""
-        if block_m == 128:
-            return 128 if self.rows == 64 else 168
-        return 96 if self.rows == 64 else 80
-
-
 def gemm_few(
     x: Tensor,
     w: Tensor,
@@ -208,7 +183,7 @@ def gemm_few(
     workspace: Tensor | None = None,
     pdl: bool = False,
 ) -> None:
-    """Launch it; arguments as `quamba.kernels.triton_gemm.gemm`, for up to 128 rows and tensors that `fits`.
+    """Launch it; arguments as `quamba.kernels.triton_gemm.gemm`, for up to 128 rows, which begin at whole 16 bytes.
 
     Args:
         x: as there.
@@ -255,4 +230,4 @@ def gemm_few(
     )
 
 
-__all__ = ["FewTile", "gemm_few", "gemm_few_kernel"]
+__all__ = ["gemm_few", "gemm_few_kernel"]

@@ -11,7 +11,6 @@ Written in Gluon, Triton's language of layouts, where warps can be given differe
 """
 
 import functools
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -27,7 +26,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from quamba.kernels.gluon_common import described, next_slot, slot_before
+from quamba.kernels.hopper_tiles import HopperTile
 
 
 @builtin
@@ -45,20 +46,6 @@ def _place(program, M, N, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, GROUP: g
     size = gl.minimum(blocks_m - first, GROUP)
     m = (first + program % (GROUP * blocks_n) % size) * BLOCK_M
     return m, program % (GROUP * blocks_n) // size * BLOCK_N
-
-
-@gluon.jit
-def next_slot(slot, phase, STAGES: gl.constexpr):
-    """The place after this one, and the phase of its barrier, which changes with each round."""
-    slot += 1
-    wrap = slot == STAGES
-    return gl.where(wrap, 0, slot), gl.where(wrap, phase ^ 1, phase)
-
-
-@gluon.jit
-def slot_before(slot, STAGES: gl.constexpr):
-    """The place before this one."""
-    return gl.where(slot == 0, STAGES - 1, slot - 1)
 
 
 @gluon.jit
@@ -262,39 +249,10 @@ def gemm_hopper_kernel(
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HopperTile:
-    """How the work is divided.
-
-    Attributes:
-        consumers: 2 or 3 groups of warps, of 64 rows each.
-        columns: of a tile, a power of two up to 256.
-        inner: columns of x and w that a tile has.
-        stages: tiles on their way at once.
-        group: tiles of rows before the next columns.
-        width: columns that are scaled and written at once.
-        staged: results are written, or added, by the tensor memory accelerator where their rows are whole 16 bytes.
-    """
-
-    consumers: int = 2
-    columns: int = 256
-    inner: int = 128
-    stages: int = 4
-    group: int = 8
-    width: int = 64
-    staged: bool = True
-
-
-def fits(x: Tensor, w: Tensor, out: Tensor) -> bool:
-    """Whether the accelerator reads such tensors: their rows begin at whole 16 bytes."""
-    whole = not (x.data_ptr() | w.data_ptr() | out.data_ptr() | x.stride(0) | w.shape[1]) % 16
-    return whole and x.stride(1) == 1 and w.is_contiguous() and out.is_contiguous()
-
-
 def gemm_hopper(
     x: Tensor, w: Tensor, scale: Tensor, bias: Tensor | None, out: Tensor, *, kind: int, tile: HopperTile
 ) -> None:
-    """Launch it; arguments as `quamba.kernels.triton_gemm.gemm`, for tensors that `fits`."""
+    """Launch it; arguments as `quamba.kernels.triton_gemm.gemm`, for tensors whose rows begin at whole 16 bytes."""
     (rows, inner), columns = x.shape, len(w)
     staged = tile.staged and out.shape[1] * out.element_size() % 16 == 0
     tiles = triton.cdiv(rows, 64 * tile.consumers) * triton.cdiv(columns, tile.columns)
@@ -325,21 +283,4 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-@functools.cache
-def _layout(width: int, bits: int) -> gl.NVMMASharedLayout:
-    return gl.NVMMASharedLayout(swizzle_byte_width=min(128, width * bits // 8), element_bitwidth=bits, rank=2)
-
-
-def described(tensor: Tensor, block: tuple[int, int]) -> TensorDescriptor:
-    """A matrix as the tensor memory accelerator takes it, in blocks; rows may lie apart.
-
-    It is not checked here, which would take longer than a small product: `fits` has seen to it.
-    """
-    made = object.__new__(TensorDescriptor)
-    made.base, made.padding = tensor, "zero"
-    made.shape, made.strides = list(tensor.shape), [tensor.stride(0), 1]
-    made.block_shape, made.layout = list(block), _layout(block[1], 8 * tensor.element_size())
-    return made
-
-
-__all__ = ["HopperTile", "described", "fits", "gemm_hopper", "gemm_hopper_kernel", "next_slot", "slot_before"]
+__all__ = ["gemm_hopper", "gemm_hopper_kernel"]

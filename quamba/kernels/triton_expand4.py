@@ -3,7 +3,7 @@
 """A weight of 4-bit codes as what many rows are multiplied with, made for one product and forgotten.
 
     W4A8:   W_nk = clamp(round(c_nk f_ng), -128, 127), int8
-    W4A16:  W_nk = c_nk s_ng, rounded to float16 (74 dB), even columns before odd ones as `triton_gemm4_half` has rows
+    W4A16:  W_nk = c_nk s_ng, rounded to float16 (74 dB), even columns before odd ones as `triton_halves` has rows
 
 c f + 1536 in one operation of float16 rounds once, half to even, to an integer whose lowest byte is that of round(c f).
 """

@@ -5,7 +5,8 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from quamba.kernels.hopper import COUNTERS, MOST_ROWS, few_tile, many_tile, multiplied, new_workspace
+from quamba.kernels.hopper import MOST_ROWS, multiplied, new_workspace
+from quamba.kernels.hopper_tiles import COUNTERS, few_tile, many_tile
 from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
 
@@ -21,7 +22,7 @@ def test_tiles_fit_a_multiprocessor(columns: int, inner: int) -> None:
     for rows in range(1, MOST_ROWS + 1):
         tile = few_tile(rows, columns, inner, shared=True)
         if tile is not None:
-            width, step, stages, parts = tile
+            width, step, stages, parts = tile.rows, tile.inner, tile.stages, tile.parts
             block = max(8, 1 << (rows - 1).bit_length())
             assert (1 if rows > 64 else 2) * stages * (width + block) * step <= SHARED
             assert 1 <= parts <= -(-inner // step)
@@ -31,10 +32,10 @@ def test_tiles_fit_a_multiprocessor(columns: int, inner: int) -> None:
     for rows in (129, 200, 256, 1000, 1024, 5000, 16384, 100_000):
         for processors in (132, 114, 78):
             for codes in (True, False):
-                consumers, width, step, stages, _, at_once = many_tile(rows, columns, processors, codes=codes)
-                staged = consumers * 64 * at_once * (1 if codes else 4)
-                assert stages * (consumers * 64 + width) * step + staged <= SHARED
-                assert at_once <= width
+                many = many_tile(rows, columns, processors, codes=codes)
+                staged = many.consumers * 64 * many.width * (1 if codes else 4)
+                assert many.stages * (many.consumers * 64 + many.columns) * many.inner + staged <= SHARED
+                assert many.width <= many.columns
 
 
 def test_other_devices_have_their_own_products() -> None:

@@ -11,9 +11,10 @@ from quamba.kernels.four_bits import Kernels, linear_of_codes
 from quamba.kernels.triton_expand4 import expand4, expand4_reference
 from quamba.kernels.triton_float_step import FloatStep, float_step, float_step_reference
 from quamba.kernels.triton_gemm4 import gemm4, gemm4_reference, turned
-from quamba.kernels.triton_gemm4_half import Halves, gemm4_half, gemm4_half_reference, halves, halves_reference
+from quamba.kernels.triton_gemm4_half import gemm4_half, gemm4_half_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT
 from quamba.kernels.triton_gemv4_half import gemv4_half, gemv4_half_reference
+from quamba.kernels.triton_halves import Halves, halves, halves_reference
 from quamba.kernels.triton_join import join, join_reference
 from quamba.kernels.triton_split import Split, joined, split, split_reference
 from quamba.nn.linear import Linear, QLinear

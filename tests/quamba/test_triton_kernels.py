@@ -8,11 +8,12 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Coming, Launch
+from quamba.kernels.packed4 import pack, unpack
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_embed import embed, embed_reference
 from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import ADD, CODES, FLOAT, gemv, gemv_reference
-from quamba.kernels.triton_gemv4 import gemv4, pack, unpack
+from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_join import join, join_reference
 from quamba.kernels.triton_norm import norm, norm_reference
 from quamba.kernels.triton_selective_step import SelectiveStep, selective_step, selective_step_reference
