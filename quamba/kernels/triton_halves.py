@@ -2,7 +2,9 @@
 # (What Triton compiles has no Python types.)
 """Rows of floats as float16 (what W4A16 multiplies on the tensor cores), behind a norm or not.
 
-x_mk / u_m, k even before k odd        u_m a power of two, which makes the row's largest 2^14 to 2^15
+    x_mk / u_m        u_m a power of two
+
+Even columns come before odd ones, as the bytes of the weight have them. A row's largest becomes 2^14 to 2^15.
 """
 
 from dataclasses import dataclass

@@ -10,27 +10,17 @@ its rows hold, and multiplies them at once: by L on a diagonal. What the tensor 
 For few rows of a batch: `quamba.kernels.triton_join`.
 """
 
-from dataclasses import dataclass
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from quamba.kernels.gated_rotation import NO_NORM, Gate
+from quamba.kernels.rotation_factors import Factors
 from quamba.kernels.triton_common import int8_codes, tanh, wait_before
-from quamba.kernels.triton_ssd_step import SSDStep
 
-# Rows of channels that a program multiplies at once: the fewer, or more where they leave less of them idle.
-_ROWS = (64, 128)
-# More would take more registers than a thread of four warps has.
-_MOST_COLUMNS = 128
-# Of what float16 holds, far off its end.
-_MOST = 30000.0
 _MANY_TOKENS = 4096
 # Means that are taken one after another.
 FEW = tl.constexpr(4)
-# Which squares a norm is of.
-NO_NORM, OF_GATED, OF_PLAIN = 0, 1, 2
 
 
 @triton.jit
@@ -134,137 +124,6 @@ def rotate_kernel(
         tl.store(place, int8_codes(v, DEVICE), mask=live[:, None])
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
-    """The two factors as a program multiplies by them.
-
-    Attributes:
-        rows: of channels that a program takes at once.
-        tokens: that these are of.
-        token_rows: R, of each.
-        matrices: L^T for each token, on a diagonal, float16 [rows, rows]; M, float16 [P', P']; None: no rotation.
-    """
-
-    rows: int
-    tokens: int
-    token_rows: int
-    matrices: tuple[Tensor, Tensor] | None
-
-    @classmethod
-    def of(
-        cls,
-        factors: tuple[Tensor, Tensor] | None,
-        token_rows: int,
-        columns: int,
-        *,
-        groups: int = 1,
-        rows: int | None = None,
-    ) -> "Factors | None":
-        """Of a rotation's two factors; None: it has more rows than a program takes, or odd columns.
-
-        Args:
-            factors: L^T [R, R] and M [P', P'], of +-1; None: no rotation.
-            token_rows: R.
-            columns: P'.
-            groups: of rows that share a norm's mean.
-            rows: that a program takes at once; None: as few as hold a token.
-        """
-        while token_rows > min(_ROWS) and columns < _MOST_COLUMNS and token_rows % (2 * groups) == 0:
-            halved = _halved(factors) if factors is not None else None
-            if factors is not None and halved is None:
-                break
-            factors, token_rows, columns = halved, token_rows // 2, columns * 2
-        if token_rows > max(_ROWS) or columns.bit_count() != 1 or not 16 <= columns <= _MOST_COLUMNS:
-            return None
-        if rows is None:
-            rows = min(size for size in _ROWS if size >= token_rows)
-        tokens = rows // token_rows
-        if factors is None:
-            return cls(rows, tokens, token_rows, None)
-        left, right = factors
-        diagonal = torch.zeros(rows, rows, dtype=torch.float16, device=left.device)
-        used = tokens * token_rows
-        diagonal[:used, :used] = torch.kron(torch.eye(tokens, device=left.device), left.float())
-        return cls(rows, tokens, token_rows, (diagonal, right.contiguous()))
-
-
-def _halved(factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
-    """The same rotation of half as many rows: (A x H_2) x M = A x (H_2 x M); None: the first is no such product."""
-    left, right = factors
-    doubling = torch.tensor([[1, 1], [1, -1]], dtype=left.dtype, device=left.device)
-    rest = left[::2, ::2]
-    if not torch.equal(torch.kron(rest.contiguous(), doubling), left):
-        return None
-    return rest.contiguous(), torch.kron(doubling, right)
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A gate with its norm, in the order of channels before heads were reordered; all on one device.
-
-    Attributes:
-        root: of y as given, and of z's codes and 1 + tanh where the norm is of what is gated, to what is squared,
-            float32 [E].
-        z_half: half of the scale of z's codes, float32 [E].
-        weight: of y as given, times z's code and 1 + tanh, float32 [E].
-        heads: where each head is in z, int32 [H].
-        places: where each channel is, int32 [E].
-        groups: G, of heads that share a mean.
-        norm: `NO_NORM`, `OF_GATED`, `OF_PLAIN`.
-        eps: added to the mean.
-        ordered: channels are where they were within their head.
-        alike: channels of a head share root and z_half; these are [H].
-        bounded: float16 holds whatever is rotated.
-    """
-
-    root: Tensor
-    z_half: Tensor
-    weight: Tensor
-    heads: Tensor
-    places: Tensor
-    groups: int
-    norm: int
-    eps: float
-    ordered: bool
-    alike: bool
-    bounded: bool
-
-    @classmethod
-    def of(cls, step: SSDStep, gain: Tensor, eps: float | None, scale: Tensor) -> "Gate":
-        """Of a layer's step.
-
-        Args:
-            step: with its gate.
-            gain: of y as given to y, float32 [E].
-            eps: of the norm; None: there is none.
-            scale: of the codes behind the rotation, float32.
-        """
-        E, H, P, G, _ = step.sizes
-        heads = step.old_head.long().argsort()
-        places = (step.old_head.long().repeat_interleave(P) * P + step.old_place.long()).argsort()
-        z = step.projected_scale[:E]
-        root = (gain if step.norm_first else gain * z / 2)[places].view(H, P)
-        z_half = (z / 2)[places].view(H, P)
-        weight = gain * z / 2 * step.norm_weight
-        # What a norm leaves has E / G squares that add up to as many, of which those of a row of the rotation come
-        # together.
-        largest = (E / G) ** 0.5 * float(step.norm_weight.abs().max() / scale) * _MOST_COLUMNS**0.5
-        alike = all(bool((values == values[:, :1]).all()) for values in (root, z_half))
-        return cls(
-            root=(root[:, 0] if alike else root.flatten()).contiguous(),
-            z_half=(z_half[:, 0] if alike else z_half.flatten()).contiguous(),
-            weight=weight[places].contiguous(),
-            heads=heads.int(),
-            places=places.int(),
-            groups=G,
-            norm=NO_NORM if eps is None else OF_PLAIN if step.norm_first else OF_GATED,
-            eps=eps or 0.0,
-            ordered=bool((step.old_place.view(H, P) == torch.arange(P, device=z.device)).all()),
-            alike=alike,
-            bounded=eps is not None and not step.norm_first and largest < _MOST,
-        )
-
-
 def rotate(
     x: Tensor,
     projected: Tensor | None,
@@ -345,33 +204,4 @@ def rotate(
     )
 
 
-def rotate_reference(
-    x: Tensor,
-    projected: Tensor | None,
-    gate: Gate | None,
-    factors: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
-    out: Tensor,
-    *,
-    rows: int,
-) -> None:
-    """The definition, in plain PyTorch; arguments as `rotate`, with L^T and M as they are, and R."""
-    v = x.float()
-    if gate is not None and projected is not None:
-        H, E = len(gate.heads), x.shape[1]
-        z = projected[:, :E].float()[:, gate.places.long()]
-        root, z_half = (
-            (t[:, None].expand(H, E // H) if gate.alike else t).reshape(E) for t in (gate.root, gate.z_half)
-        )
-        gated = v * z * (1 + torch.tanh(z * z_half))
-        normed = (gated if gate.norm == OF_GATED else v) * root
-        mean = normed.square().view(len(x), gate.groups, -1).mean(-1, keepdim=True)
-        rstd = torch.rsqrt(mean + gate.eps) if gate.norm else torch.ones_like(mean)
-        v = ((gated * gate.weight).view(len(x), gate.groups, -1) * rstd).flatten(1)
-    if factors is not None:
-        left, right = (factor.float() for factor in factors)
-        v = (left @ v.view(len(x), rows, -1) @ right).flatten(1)
-    out.copy_((v / scale).round().clamp(-128, 127))
-
-
-__all__ = ["NO_NORM", "OF_GATED", "OF_PLAIN", "Factors", "Gate", "rotate", "rotate_kernel", "rotate_reference"]
+__all__ = ["rotate", "rotate_kernel"]

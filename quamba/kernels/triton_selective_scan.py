@@ -11,7 +11,6 @@ channel at all of these steps in its registers, so that a scan along time is one
 LANES threads share a channel. exp is the device's own 2^x, of A times log2(e) in float32.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -293,34 +292,4 @@ def selective_scan(
     )
 
 
-def selective_scan_reference(
-    step: SelectiveStep,
-    conv: Tensor,
-    dt: Tensor,
-    parameters: Tensor,
-    projected: Tensor,
-    before: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    after: Tensor,
-) -> None:
-    """The definition, in plain PyTorch and `out`'s type; arguments as `selective_scan`."""
-    (E, N), R, kind = step.A.shape, step.dt_weight.shape[1], out.dtype
-    length = conv.shape[1]
-    delta = torch.nn.functional.softplus(dt.to(kind) * step.dt_scale + step.dt_bias)
-    ends = torch.full((len(conv),), length, device=conv.device) if lengths is None else lengths
-    real = torch.arange(length, device=conv.device) < ends[:, None]
-    delta = delta * real[..., None]
-    B, C = (parameters[..., R + i * N : R + (i + 1) * N].to(kind) * step.parameter_scale for i in (0, 1))
-    u = conv.to(kind) * step.u_scale
-    h = torch.zeros_like(after, dtype=kind) if before is None else before.to(kind) * step.state_scale
-    y = torch.empty_like(u)
-    for t in range(length):
-        h = torch.exp(delta[:, t, :, None] * step.A) * h + (delta[:, t] * u[:, t])[..., None] * B[:, t, None]
-        y[:, t] = (h * C[:, t, None]).sum(-1) + step.D * u[:, t]
-    gated = y * torch.nn.functional.silu(projected[..., E:].to(kind) * step.z_scale) * step.gain
-    out.copy_(torch.where(real[..., None], gated, out))
-    after.copy_((h / step.state_scale).round().clamp(-128, 127))
-
-
-__all__ = ["scan_shape", "selective_scan", "selective_scan_kernel", "selective_scan_reference"]
+__all__ = ["scan_shape", "selective_scan", "selective_scan_kernel"]

@@ -8,10 +8,10 @@ from torch import Tensor
 from quamba.decoding.mamba1 import Mamba1Layer
 from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
+from quamba.kernels.rotation_factors import Factors
 from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import CODES
-from quamba.kernels.triton_rotate import Factors
 from quamba.kernels.triton_selective_scan import selective_scan
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, factors_of, multiply, project, rotate

@@ -9,11 +9,13 @@ from torch import Tensor
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError
 from quamba.kernels.causal_conv1d import last_inputs
+from quamba.kernels.gated_rotation import Gate
 from quamba.kernels.launch import Launch
-from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan
+from quamba.kernels.rotation_factors import Factors
+from quamba.kernels.scaled_chunk_scan import CHUNK, ChunkScan
+from quamba.kernels.triton_chunk_scan import chunk_scan
 from quamba.kernels.triton_chunk_times import chunk_times
 from quamba.kernels.triton_conv_prompt import conv_prompt
-from quamba.kernels.triton_rotate import Factors, Gate
 from quamba.nn.cache import LayerCache
 from quamba.prompts.parts import add, factors_of, project, rotate
 from quamba.qtypes import QTensor

@@ -5,10 +5,11 @@ from torch import Tensor
 
 from quamba.decoding.plan import Product, Rotation
 from quamba.decoding.products import multiply_many
+from quamba.kernels.gated_rotation import Gate, rotate_reference
 from quamba.kernels.launch import Launch
+from quamba.kernels.rotation_factors import Factors
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_norm import norm
-from quamba.kernels.triton_rotate import Factors, Gate, rotate_reference
 from quamba.kernels.triton_rotate import rotate as fused_rotate
 
 

@@ -7,18 +7,13 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.kernels.convolution import Convolution
-from quamba.kernels.triton_chunk_scan import CHUNK, ChunkScan, chunk_scan, chunk_scan_reference
+from quamba.kernels.gated_rotation import NO_NORM, OF_GATED, OF_PLAIN, Gate, rotate_reference
+from quamba.kernels.rotation_factors import Factors
+from quamba.kernels.scaled_chunk_scan import CHUNK, ChunkScan, chunk_scan_reference
+from quamba.kernels.triton_chunk_scan import chunk_scan
 from quamba.kernels.triton_chunk_times import chunk_times, chunk_times_reference
 from quamba.kernels.triton_conv_prompt import conv_prompt, conv_prompt_reference
-from quamba.kernels.triton_rotate import (
-    NO_NORM,
-    OF_GATED,
-    OF_PLAIN,
-    Factors,
-    Gate,
-    rotate,
-    rotate_reference,
-)
+from quamba.kernels.triton_rotate import rotate
 from quamba.transforms.hadamard import hadamard_matrix
 from tests.quamba.test_triton_kernels import DEVICE, GPU, codes, make_step, sqnr_db
 

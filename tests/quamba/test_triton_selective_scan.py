@@ -8,7 +8,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from quamba.kernels.triton_selective_scan import scan_shape, selective_scan, selective_scan_reference
+from quamba.kernels.gated_selective_scan import selective_scan_reference
+from quamba.kernels.triton_selective_scan import scan_shape, selective_scan
 from quamba.kernels.triton_selective_step import SelectiveStep, selective_step_reference
 
 GPU = torch.cuda.is_available()
