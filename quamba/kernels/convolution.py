@@ -55,6 +55,28 @@ class Following:
     sums: Tensor
 
 
+def read_behind(conv: tuple[Convolution, Past] | None, following: Following | None, filler: Tensor) -> list[Tensor]:
+    """What kernels of a product read of what comes behind it, in their order; `filler` for what does not."""
+    behind = [filler] * 6
+    if conv is not None:
+        c, past = conv
+        behind = [past.ring, past.position, c.weight, c.factor, c.bias, c.scale]
+    return behind + ([filler] * 2 if following is None else [following.weight, following.sums])
+
+
+def sizes_behind(conv: tuple[Convolution, Past] | None, following: Following | None) -> dict[str, int]:
+    """The constants that such kernels are compiled with for it; 0 for what there is not."""
+    taps, channels = (0, 0) if conv is None else conv[0].weight.shape
+    columns = 0 if following is None else following.weight.shape[1]
+    return {
+        "TAPS": taps,
+        "FIRST": 0 if conv is None else conv[0].first,
+        "CHANNELS": channels,
+        "NEXT": columns,
+        "NEXT_BLOCK": 1 << (columns - 1).bit_length() if columns else 0,
+    }
+
+
 def convolve_reference(codes: Tensor, conv: Convolution, past: Past) -> None:
     """The definition, in plain PyTorch: codes int8 [Bt, N] change in place, the ring keeps what they were."""
     time, (K, C) = int(past.position), conv.weight.shape
@@ -65,4 +87,4 @@ def convolve_reference(codes: Tensor, conv: Convolution, past: Past) -> None:
     codes[:, columns] = (torch.nn.functional.silu(v) / conv.scale).round().clamp(QMIN, QMAX).to(torch.int8)
 
 
-__all__ = ["Convolution", "Following", "Past", "convolve_reference"]
+__all__ = ["Convolution", "Following", "Past", "convolve_reference", "read_behind", "sizes_behind"]

@@ -61,10 +61,9 @@ class Kernels:
         gemv: of one row.
         gemm: of more rows.
         expand: of very many.
-        shape: rows, warps and registers of a program of one row.
+        turned: a weight's groups' scales as products of more rows read them.
         pdl: overlap launches.
         device: use the device's own instructions; false under the interpreter.
-        many_rows: from so many rows on the weight is expanded.
     """
 
     split: Any
@@ -75,10 +74,9 @@ class Kernels:
     turned: Any
     pdl: bool
     device: bool = True
-    many_rows: int = _MANY_ROWS
 
     @classmethod
-    def load(cls, *, pdl: bool, device: bool = True, many_rows: int = _MANY_ROWS) -> "Kernels":
+    def load(cls, *, pdl: bool, device: bool = True) -> "Kernels":
         """Import them.
 
         Raises:
@@ -88,7 +86,7 @@ class Kernels:
         split, halves, gemv, gemm, expand, four = (
             importlib.import_module(f"quamba.kernels.triton_{name}") for name in names
         )
-        return cls(split, halves, gemv, gemm, expand, four.turned, pdl, device, many_rows)
+        return cls(split, halves, gemv, gemm, expand, four.turned, pdl, device)
 
     def multiply(self, x: Tensor, codes: Tensor, group_scale: Tensor, bias: Tensor | None) -> Tensor:
         """x float [M, K] to float32 [M, N]."""
@@ -102,7 +100,7 @@ class Kernels:
             return out
         halves = self.halves.Halves.empty(rows, columns, x.device)
         self.halves.halves(x, halves, pdl=self.pdl)
-        if rows < self.many_rows:
+        if rows < _MANY_ROWS:
             how = {"device": self.device, "pdl": self.pdl}
             self.gemm.gemm4_half(halves, codes, self.turned(group_scale), bias, out, kind=1, **how)
             return out
@@ -133,7 +131,7 @@ def _disagreement(kernels: Kernels, device: torch.device) -> str:
     """Why kernels cannot be relied on here, or nothing."""
     reference = kernels.gemv.gemv4_half_reference
     generator = torch.Generator().manual_seed(0)
-    for rows in (1, 3, kernels.many_rows):
+    for rows in (1, 3, _MANY_ROWS):
         x = torch.randn(rows, 2 * _GROUP, generator=generator).to(device)
         codes = torch.randint(0, 256, (32, _GROUP), dtype=torch.uint8, generator=generator).to(device)
         scale = torch.rand(32, 2, generator=generator).half().to(device)

@@ -124,9 +124,6 @@ def chunk_scan(
     out: Tensor,
     *,
     parts: int = 1,
-    registers: int | None = None,
-    warps: int = 4,
-    stages: int = 2,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -142,9 +139,6 @@ def chunk_scan(
         after: the state behind the last token, int8 [Bt, H, P, N].
         out: y / gain, float16 [Bt, L, E].
         parts: in how many a head's channels are taken, by a program each: a power of two, of at least 16 channels.
-        registers: of a thread, at most; None: as many as there are.
-        warps: of a program.
-        stages: chunks on their way at once.
         device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
@@ -186,9 +180,8 @@ def chunk_scan(
         BOUNDED=scan.bounded,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
-        num_stages=stages,
-        maxnreg=registers,
+        num_warps=4,
+        num_stages=2,
         **({"launch_pdl": True} if pdl else {}),
     )
 

@@ -97,7 +97,6 @@ def chunk_times(
     entry: Tensor,
     columns: Tensor,
     *,
-    warps: int = 4,
     pdl: bool = False,
 ) -> None:
     """Launch it.
@@ -114,7 +113,6 @@ def chunk_times(
         decay: float32 [Bt, H, chunks, Q].
         entry: float32 [Bt, H, chunks, Q].
         columns: the codes B and C as float16 [Bt, chunks Q, 2GN]; any behind the last token.
-        warps: of a program.
         pdl: overlap with the kernel before.
     """
     batch, heads, chunks, size = decay.shape
@@ -144,7 +142,7 @@ def chunk_times(
         HEADS=_HEADS,
         WIDTH=max(16, triton.next_power_of_2(triton.cdiv(width, parts))),
         PDL=pdl,
-        num_warps=warps,
+        num_warps=4,
         **({"launch_pdl": True} if pdl else {}),
     )
 

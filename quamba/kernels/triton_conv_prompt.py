@@ -22,6 +22,8 @@ from quamba.qtypes import QMAX, QMIN
 _UNROLL = tl.constexpr(4)
 _LOG2E = tl.constexpr(1.4426950408889634)
 _MOST_TAPS = 4
+# Channels of a program.
+_BLOCK = 512
 
 
 @triton.jit
@@ -122,8 +124,6 @@ def conv_prompt(
     out: Tensor,
     *,
     tokens: int = 32,
-    block: int = 512,
-    warps: int = 2,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -135,8 +135,6 @@ def conv_prompt(
         context: int8 [Bt, K - 1, C], contiguous, the codes before the first token; None for zeros.
         out: int8 [Bt, L, C].
         tokens: that a program goes along.
-        block: channels of a program.
-        warps: of a program.
         device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
@@ -144,7 +142,7 @@ def conv_prompt(
     if not 2 <= taps <= _MOST_TAPS:
         conv_prompt_reference(codes, conv, context, out)
         return
-    conv_prompt_kernel[(triton.cdiv(channels, block) * triton.cdiv(length, tokens) * batch,)](
+    conv_prompt_kernel[(triton.cdiv(channels, _BLOCK) * triton.cdiv(length, tokens) * batch,)](
         codes,
         codes if context is None else context,
         conv.weight,
@@ -159,10 +157,10 @@ def conv_prompt(
         C=channels,
         K=taps,
         TOKENS=tokens,
-        BLOCK=block,
+        BLOCK=_BLOCK,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=2,
         **({"launch_pdl": True} if pdl else {}),
     )
 

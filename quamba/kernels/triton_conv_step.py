@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # (What Triton compiles has no Python types.)
-"""The causal convolution of one token's codes with its SiLU, in place, for many rows.
+"""The causal convolution of one token's codes with its SiLU, in place, for many rows: as `convolution` defines it.
 
 For few rows it is done behind the product that gives the codes (`quamba.kernels.triton_gemv`).
 """
@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Past, convolve_reference
+from quamba.kernels.convolution import Convolution, Past
 from quamba.kernels.triton_common import convolve_new, convolve_past, wait_before
 
 
@@ -43,14 +43,13 @@ def conv_step_kernel(
     tl.store(place, convolve_new(new, acc, last, f, b, s).to(tl.int8), mask=live)
 
 
-def conv_step(codes: Tensor, conv: Convolution, past: Past, *, warps: int = 4, pdl: bool = False) -> None:
+def conv_step(codes: Tensor, conv: Convolution, past: Past, *, pdl: bool = False) -> None:
     """Launch it; `past` is brought up to date.
 
     Args:
         codes: int8 [Bt, N], of which some change in place.
         conv: what it computes.
         past: its memory.
-        warps: of a program.
         pdl: overlap with the kernel before.
     """
     taps, channels = conv.weight.shape
@@ -69,12 +68,10 @@ def conv_step(codes: Tensor, conv: Convolution, past: Past, *, warps: int = 4, p
         TAPS=taps,
         BLOCK=block,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=4,
         enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )
 
 
-conv_step_reference = convolve_reference
-
-__all__ = ["conv_step", "conv_step_kernel", "conv_step_reference"]
+__all__ = ["conv_step", "conv_step_kernel"]

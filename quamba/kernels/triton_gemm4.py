@@ -82,8 +82,6 @@ def gemm4(
     *,
     kind: int,
     tile: tuple[int, int] | None = None,
-    warps: int = 4,
-    stages: int = 4,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -97,15 +95,12 @@ def gemm4(
         bias: float32 [N] in units of the output, or None.
         out: int8 (`CODES`) or float32 (`FLOAT`, `ADD`) [M, N].
         kind: what becomes of the product, as in `quamba.kernels.triton_gemv`.
-        tile: rows and columns that a program takes; None: `default_tile` chooses, warps and stages too.
-        warps: of a program.
-        stages: groups on their way at once.
+        tile: rows and columns that a program takes; None: `default_tile` chooses.
         device: use the device's own instructions.
         pdl: overlap with the kernel before.
     """
     (rows, inner), columns = x.shape, len(codes)
-    if tile is None:
-        tile, warps, stages = default_tile(rows, columns)
+    tile = tile or default_tile(rows, columns)
     gemm4_kernel[(triton.cdiv(columns, tile[1]), triton.cdiv(rows, tile[0]))](
         x,
         codes,
@@ -123,8 +118,8 @@ def gemm4(
         OUT=kind,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
-        num_stages=stages,
+        num_warps=4,
+        num_stages=4,
         enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )
@@ -139,10 +134,10 @@ def turned(factors: Tensor) -> Tensor:
     return factors.t().float().contiguous()
 
 
-def default_tile(rows: int, columns: int) -> tuple[tuple[int, int], int, int]:
-    """Tile, warps and stages."""
+def default_tile(rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns that a program takes."""
     block_m = min(128, max(16, triton.next_power_of_2(rows)))
-    return (block_m, 64 if columns >= 4096 or rows > 64 else 32), 4, 4
+    return block_m, 64 if columns >= 4096 or rows > 64 else 32
 
 
 def gemm4_reference(

@@ -106,9 +106,6 @@ def gemm4_half(
     out: Tensor,
     *,
     kind: int,
-    tile: tuple[int, int] | None = None,
-    warps: int = 4,
-    stages: int = 4,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -121,15 +118,11 @@ def gemm4_half(
         bias: float32 [N] or None.
         out: float32 [M, N].
         kind: `FLOAT` or `ADD`, as in `quamba.kernels.triton_gemv`.
-        tile: rows and columns that a program takes; None: `default_tile` chooses, warps and stages too.
-        warps: of a program.
-        stages: groups on their way at once.
         device: use the device's own instructions.
         pdl: overlap with the kernel before.
     """
     (rows, inner), columns = x.values.shape, len(codes)
-    if tile is None:
-        tile, warps, stages = default_tile(rows)
+    tile, warps, stages = default_tile(rows)
     gemm4_half_kernel[(triton.cdiv(rows, tile[0]) * triton.cdiv(columns, tile[1]),)](
         x.values,
         x.unit,

@@ -17,7 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Following, Past, convolve_reference
+from quamba.kernels.convolution import (
+    Convolution,
+    Following,
+    Past,
+    convolve_reference,
+    read_behind,
+    sizes_behind,
+)
 from quamba.kernels.triton_common import dot4, pack_codes, wait_before
 from quamba.kernels.triton_few import ask_for, convolution_of, finish, follow
 from quamba.qtypes import QMAX, QMIN, quantize_int8
@@ -140,14 +147,6 @@ def chunk_of(inner: int) -> int:
     return min(words & -words, 256)
 
 
-def ring_and_weights(conv: tuple[Convolution, Past] | None, filler: Tensor) -> tuple[Tensor, ...]:
-    """What kernels read of a convolution, in their order; without one something that they do not read."""
-    if conv is None:
-        return (filler,) * 6
-    c, past = conv
-    return past.ring, past.position, c.weight, c.factor, c.bias, c.scale
-
-
 def gemv(
     x: Tensor,
     w: Tensor,
@@ -196,8 +195,7 @@ def gemv(
         norm_weight,
         in_scale,
         out,
-        *ring_and_weights(conv, scale),
-        *((scale, scale) if following is None else (following.weight, following.sums)),
+        *read_behind(conv, following, scale),
         x.stride(0),
         eps,
         N=rows,
@@ -205,11 +203,7 @@ def gemv(
         CHUNK=chunk,
         BLOCK=block,
         LINE=min(block, max(1, 128 * warps // chunk)),
-        TAPS=0 if conv is None else len(conv[0].weight),
-        FIRST=0 if conv is None else conv[0].first,
-        CHANNELS=0 if conv is None else conv[0].weight.shape[1],
-        NEXT=0 if following is None else following.weight.shape[1],
-        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
+        **sizes_behind(conv, following),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,
@@ -255,4 +249,4 @@ def gemv_reference(
         out.add_(y)
 
 
-__all__ = ["ADD", "CODES", "FLOAT", "chunk_of", "gemv", "gemv_kernel", "gemv_reference", "ring_and_weights"]
+__all__ = ["ADD", "CODES", "FLOAT", "chunk_of", "gemv", "gemv_kernel", "gemv_reference"]

@@ -12,11 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.convolution import Convolution, Following, Past
+from quamba.kernels.convolution import Convolution, Following, Past, read_behind, sizes_behind
 from quamba.kernels.packed4 import Packed4
 from quamba.kernels.triton_common import dot4, pack_codes, wait_before
 from quamba.kernels.triton_few import ask_for, convolution_of, finish, follow
-from quamba.kernels.triton_gemv import ring_and_weights
 
 
 @triton.jit
@@ -202,8 +201,7 @@ def gemv4(
         norm_weight,
         in_scale,
         out,
-        *ring_and_weights(conv, scale),
-        *((scale, scale) if following is None else (following.weight, following.sums)),
+        *read_behind(conv, following, scale),
         x.stride(0),
         eps,
         N=rows,
@@ -211,11 +209,7 @@ def gemv4(
         CHUNK=chunk,
         BLOCK=block,
         LINE=min(block, max(1, 128 * warps // chunk)),
-        TAPS=0 if conv is None else len(conv[0].weight),
-        FIRST=0 if conv is None else conv[0].first,
-        CHANNELS=0 if conv is None else conv[0].weight.shape[1],
-        NEXT=0 if following is None else following.weight.shape[1],
-        NEXT_BLOCK=0 if following is None else triton.next_power_of_2(following.weight.shape[1]),
+        **sizes_behind(conv, following),
         NORM=norm is not None,
         BIAS=bias is not None,
         OUT=kind,

@@ -21,6 +21,8 @@ from quamba.packing import unpack_int4
 
 # 128 columns share a scale.
 GROUP = 128
+# Of a program.
+_WARPS = 8
 
 
 @triton.jit
@@ -110,8 +112,6 @@ def gemv4_half(
     *,
     kind: int = FLOAT,
     block: int = 16,
-    warps: int = 8,
-    registers: int | None = None,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -125,8 +125,6 @@ def gemv4_half(
         out: float32 [Bt, N].
         kind: `FLOAT` or `ADD`.
         block: rows of the weight a program takes.
-        warps: of a program.
-        registers: the most that a thread may use; None: the compiler decides.
         device: use the device's integer dot product.
         pdl: overlap with the kernel before.
     """
@@ -143,14 +141,13 @@ def gemv4_half(
         K8=words,
         CHUNK=chunk,
         BLOCK=block,
-        LINE=min(block, max(1, 128 * warps // chunk)),
+        LINE=min(block, max(1, 128 * _WARPS // chunk)),
         BIAS=bias is not None,
         OUT=kind,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=_WARPS,
         enable_fp_fusion=False,
-        **({} if registers is None else {"maxnreg": registers}),
         **({"launch_pdl": True} if pdl else {}),
     )
 

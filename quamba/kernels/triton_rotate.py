@@ -133,9 +133,6 @@ def rotate(
     out: Tensor,
     *,
     steps: int | None = None,
-    registers: int | None = None,
-    warps: int | None = None,
-    stages: int = 1,
     device: bool = True,
     pdl: bool = False,
 ) -> None:
@@ -149,9 +146,6 @@ def rotate(
         scale: float32, of the codes.
         out: int8 [M, E].
         steps: that many times a program takes its tokens; None: by their number.
-        registers: of a thread, at most; None: by the number of tokens.
-        warps: of a program; None: one for each 16 rows.
-        stages: tokens on their way at once.
         device: use the device's own instructions; false under the interpreter.
         pdl: overlap with the kernel before.
     """
@@ -164,7 +158,6 @@ def rotate(
     # Many tokens: a program reads the factors once for some of them, and has more registers. (Measured on an H100.)
     many = len(x) >= _MANY_TOKENS
     steps = steps or (4 if many else 1)
-    registers = registers or (168 if many and gate is not None else 128)
     rotate_kernel[(triton.cdiv(len(x), factors.tokens * steps),)](
         x,
         x if projected is None else projected,
@@ -197,9 +190,9 @@ def rotate(
         ROTATE=factors.matrices is not None,
         DEVICE=device,
         PDL=pdl,
-        num_warps=warps or factors.rows // 16,
-        num_stages=stages,
-        maxnreg=registers,
+        num_warps=factors.rows // 16,
+        num_stages=1,
+        maxnreg=168 if many and gate is not None else 128,
         **({"launch_pdl": True} if pdl else {}),
     )
 

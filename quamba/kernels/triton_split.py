@@ -105,16 +105,13 @@ class Split:
         return cls(words, torch.empty(rows, columns // NEIGHBOURS, device=device))
 
 
-def split(
-    x: Tensor, out: Split, *, norm: tuple[Tensor, float] | None = None, warps: int = 4, pdl: bool = False
-) -> None:
+def split(x: Tensor, out: Split, *, norm: tuple[Tensor, float] | None = None, pdl: bool = False) -> None:
     """Launch it.
 
     Args:
         x: float32, float16 or bfloat16 [Bt, K], K a multiple of 32; rows may lie apart.
         out: what it fills.
         norm: the norm's weight float32 [K] and eps.
-        warps: of a program.
         pdl: overlap with the kernel before.
     """
     rows, columns = x.shape
@@ -130,7 +127,7 @@ def split(
         QUADS=triton.next_power_of_2(columns // NEIGHBOURS),
         NORM=norm is not None,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=4,
         enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )

@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.mamba1 import Mamba1Layer
-from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.launch import Launch
 from quamba.kernels.rotation_factors import Factors
-from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.kernels.triton_gemm import gemm, gemm_reference
 from quamba.kernels.triton_gemv import CODES
 from quamba.kernels.triton_selective_scan import selective_scan
 from quamba.nn.cache import LayerCache
-from quamba.prompts.parts import add, factors_of, multiply, project, rotate
-from quamba.qtypes import QTensor
+from quamba.prompts.parts import add, convolve, factors_of, multiply, project, remember, rotate, state_before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,21 +53,18 @@ class Mamba1Prompt:
         (E, N), R = step.A.shape, step.dt_weight.shape[1]
         (batch, length), device = residual.shape[:2], residual.device
         projected = project(layer.norm, layer.in_proj, residual, how)
-        conv = torch.empty(batch, length, E, dtype=torch.int8, device=device)
-        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, device=how.device, pdl=how.pdl)
+        conv = convolve(projected, layer.conv, cache, how)
         parameters = torch.empty(batch, length, R + 2 * N, dtype=torch.int8, device=device)
         multiply(layer.x_proj, conv.flatten(0, 1), parameters.flatten(0, 1), CODES, how)
         dt = _time_steps(layer, parameters.flatten(0, 1), how).view(batch, length, E)
-        before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+        before = state_before(cache)
         after = torch.empty(batch, E, N, dtype=torch.int8, device=device)
         # Behind a row's end the recurrence writes nothing, and the rotation takes tokens together.
         values = (torch.empty if lengths is None else torch.zeros)(batch, length, E, device=device)
         selective_scan(
             step, conv, dt, parameters, projected, before, lengths, values, after, device=how.device, pdl=how.pdl
         )
-        if cache is not None and state_scale is not None:
-            cache.conv = last_inputs(projected[..., :E], lengths, len(layer.conv.weight) - 1, cache.conv)
-            cache.state = QTensor(after, state_scale)
+        remember(cache, projected, layer.conv, lengths, after, state_scale)
         codes = rotate(layer.rotation, self.factors, values.flatten(0, 1), layer.out_proj.in_scale, how)
         add(layer.out_proj, codes, residual, how)
 

@@ -8,17 +8,14 @@ from torch import Tensor
 
 from quamba.decoding.mamba2 import Mamba2Layer
 from quamba.decoding.plan import NotFusedError
-from quamba.kernels.causal_conv1d import last_inputs
 from quamba.kernels.gated_rotation import Gate
 from quamba.kernels.launch import Launch
 from quamba.kernels.rotation_factors import Factors
 from quamba.kernels.scaled_chunk_scan import CHUNK, ChunkScan
 from quamba.kernels.triton_chunk_scan import chunk_scan
 from quamba.kernels.triton_chunk_times import chunk_times
-from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.nn.cache import LayerCache
-from quamba.prompts.parts import add, factors_of, project, rotate
-from quamba.qtypes import QTensor
+from quamba.prompts.parts import add, convolve, factors_of, project, remember, rotate, state_before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,21 +73,16 @@ class Mamba2Prompt:
         (batch, length), device = residual.shape[:2], residual.device
         chunks = -(-length // CHUNK)
         projected = project(layer.norm, layer.in_proj, residual, how)
-        taps, channels = layer.conv.weight.shape
-        conv = torch.empty(batch, length, channels, dtype=torch.int8, device=device)
-        conv_prompt(projected, layer.conv, None if cache is None else cache.conv, conv, device=how.device, pdl=how.pdl)
+        conv = convolve(projected, layer.conv, cache, how)
         decay, entry = (torch.empty(batch, H, chunks, CHUNK, device=device) for _ in range(2))
         columns = torch.empty(batch, chunks * CHUNK, 2 * G * N, dtype=torch.float16, device=device)
         given = (self.dt_scale, step.dt_bias, step.A, self.scan.bound, step.dt_limit, lengths)
         chunk_times(projected, conv, *given, decay, entry, columns, pdl=how.pdl)
-        before = cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+        before = state_before(cache)
         after = torch.empty(batch, H, P, N, dtype=torch.int8, device=device)
         values = torch.empty(batch, length, E, dtype=torch.float16, device=device)
         chunk_scan(self.scan, conv, decay, entry, columns, before, after, values, device=how.device, pdl=how.pdl)
-        if cache is not None and state_scale is not None:
-            inputs = projected[..., layer.conv.first : layer.conv.first + channels]
-            cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
-            cache.state = QTensor(after, state_scale)
+        remember(cache, projected, layer.conv, lengths, after, state_scale)
         codes = rotate(
             layer.rotation,
             self.factors,

@@ -5,12 +5,17 @@ from torch import Tensor
 
 from quamba.decoding.plan import Product, Rotation
 from quamba.decoding.products import multiply_many
+from quamba.kernels.causal_conv1d import last_inputs
+from quamba.kernels.convolution import Convolution
 from quamba.kernels.gated_rotation import Gate, rotate_reference
 from quamba.kernels.launch import Launch
 from quamba.kernels.rotation_factors import Factors
+from quamba.kernels.triton_conv_prompt import conv_prompt
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_norm import norm
 from quamba.kernels.triton_rotate import rotate as fused_rotate
+from quamba.nn.cache import LayerCache
+from quamba.qtypes import QTensor
 
 
 def factors_of(rotation: Rotation, size: int, groups: int = 1) -> Factors | None:
@@ -39,6 +44,43 @@ def project(before: tuple[Tensor, float], p: Product, residual: Tensor, how: Lau
     out = torch.empty(len(rows), p.shape[0], dtype=torch.int8, device=rows.device)
     multiply(p, codes, out, CODES, how)
     return out.view(*residual.shape[:2], -1)
+
+
+def convolve(projected: Tensor, conv: Convolution, cache: LayerCache | None, how: Launch) -> Tensor:
+    """The convolution of some columns of codes int8 [Bt, L, W], behind what a cache has of them: int8 [Bt, L, C]."""
+    out = torch.empty(*projected.shape[:2], conv.weight.shape[1], dtype=torch.int8, device=projected.device)
+    conv_prompt(projected, conv, None if cache is None else cache.conv, out, device=how.device, pdl=how.pdl)
+    return out
+
+
+def state_before(cache: LayerCache | None) -> Tensor | None:
+    """The codes of the state that prompts go on from; None: of zeros."""
+    return cache.state.codes if cache is not None and isinstance(cache.state, QTensor) else None
+
+
+def remember(
+    cache: LayerCache | None,
+    projected: Tensor,
+    conv: Convolution,
+    lengths: Tensor | None,
+    state: Tensor,
+    scale: Tensor | None,
+) -> None:
+    """Bring a cache up to date.
+
+    Args:
+        cache: None: nothing is remembered.
+        projected: codes int8 [Bt, L, W].
+        conv: of some of their columns, of which the last tokens are kept.
+        lengths: real tokens of each row, int64 [Bt]; None: all.
+        state: codes behind the last real token.
+        scale: of these codes, as a cache has it; None: nothing is remembered.
+    """
+    if cache is not None and scale is not None:
+        taps, channels = conv.weight.shape
+        inputs = projected[..., conv.first : conv.first + channels]
+        cache.conv = last_inputs(inputs, lengths, taps - 1, cache.conv)
+        cache.state = QTensor(state, scale)
 
 
 def rotate(
@@ -75,4 +117,4 @@ def add(p: Product, codes: Tensor, residual: Tensor, how: Launch) -> None:
     multiply(p, codes, residual.flatten(0, 1), ADD, how)
 
 
-__all__ = ["add", "factors_of", "multiply", "project", "rotate"]
+__all__ = ["add", "convolve", "factors_of", "multiply", "project", "remember", "rotate", "state_before"]
