@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.scaled_chunk_scan import ChunkScan
-from quamba.kernels.triton_common import half_codes, power_of_two, round_codes, wait_before
+from quamba.kernels.triton_common import half_codes, only_if, power_of_two, round_codes, wait_before
 
 
 @triton.jit
@@ -78,7 +78,7 @@ def chunk_scan_kernel(
     place = p if ORDERED else tl.load(old_place + e).to(tl.int32)
     state = (row * H + head).to(tl.int64) * (P * N) + p[None, :] * N + n[:, None]
     wait_before(PDL)
-    S = tl.load(before + state, mask=begun > 0, other=0).to(tl.float32)
+    S = tl.load(before + state, mask=only_if(state >= 0, begun > 0), other=0).to(tl.float32)
     S *= _ratio(state_table, state_rows, unit, e, n, N, ONE_SCALE)
     times = (row * H + head).to(tl.int64) * (CHUNKS * Q)
     rows = columns + (row * CHUNKS * Q).to(tl.int64) * GN2 + group * N

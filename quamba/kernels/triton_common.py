@@ -49,6 +49,12 @@ def softplus(x):
 
 
 @triton.jit
+def only_if(mask, condition):
+    """A mask where a scalar condition holds: in Triton 3.9's interpreter a scalar that meets a mask loses its type."""
+    return mask & (mask == condition)
+
+
+@triton.jit
 def power_of_two(x, DEVICE: tl.constexpr):
     """2^x by the device's own instruction; results below 2^-126 are 0."""
     if DEVICE:
@@ -200,6 +206,7 @@ __all__ = [
     "dot4",
     "half_codes",
     "int8_codes",
+    "only_if",
     "pack4",
     "pack_codes",
     "power_of_two",

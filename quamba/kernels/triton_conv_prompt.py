@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.convolution import Convolution
-from quamba.kernels.triton_common import int8_codes, power_of_two, reciprocal, wait_before
+from quamba.kernels.triton_common import int8_codes, only_if, power_of_two, reciprocal, wait_before
 from quamba.qtypes import QMAX, QMIN
 
 # Tokens that are read before the first of them is used.
@@ -37,9 +37,9 @@ def _code(x, f, b, s, DEVICE: tl.constexpr):
 def _before(codes, context, row, t, c, live, L, begun, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr):
     """The codes of a token at or before the program's first, as float32."""
     place = codes + (row * L + t).to(tl.int64) * W + c
-    x = tl.load(place, mask=live & (t >= 0), other=0)
+    x = tl.load(place, mask=only_if(live, t >= 0), other=0)
     kept = context + (row * (K - 1) + K - 1 + t).to(tl.int64) * C + c
-    x += tl.load(kept, mask=live & (t < 0) & (t > -K) & (begun > 0), other=0)
+    x += tl.load(kept, mask=only_if(live, (t < 0) & (t > -K) & (begun > 0)), other=0)
     return x.to(tl.float32)
 
 
@@ -91,10 +91,10 @@ def conv_prompt_kernel(
     target = out + (row * L + t0).to(tl.int64) * C + c
     left = L - t0
     for start in range(0, TOKENS, _UNROLL):
-        n0 = tl.load(source, mask=live & (start < left), other=0)
-        n1 = tl.load(source + W, mask=live & (start + 1 < left), other=0)
-        n2 = tl.load(source + 2 * W, mask=live & (start + 2 < left), other=0)
-        n3 = tl.load(source + 3 * W, mask=live & (start + 3 < left), other=0)
+        n0 = tl.load(source, mask=only_if(live, start < left), other=0)
+        n1 = tl.load(source + W, mask=only_if(live, start + 1 < left), other=0)
+        n2 = tl.load(source + 2 * W, mask=only_if(live, start + 2 < left), other=0)
+        n3 = tl.load(source + 3 * W, mask=only_if(live, start + 3 < left), other=0)
         for i in tl.static_range(_UNROLL):
             if i == 0:
                 x0 = n0.to(tl.float32)
@@ -109,7 +109,7 @@ def conv_prompt_kernel(
                 acc += x2 * w2
             if K > 3:
                 acc += x3 * w3
-            tl.store(target + i * C, _code(acc, f, b, s, DEVICE), mask=live & (start + i < left))
+            tl.store(target + i * C, _code(acc, f, b, s, DEVICE), mask=only_if(live, start + i < left))
             x3 = x2
             x2 = x1
             x1 = x0

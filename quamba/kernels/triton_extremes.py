@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quamba.kernels.triton_common import only_if
+
 # Elements that a program reads at a time, and channels that it has at least.
 _ELEMENTS, _CHANNELS = 4096, 128
 # Programs to aim at: several for each multiprocessor.
@@ -63,7 +65,7 @@ def extremes_kernel(
         if MAXIMA:
             largest = tl.max(tl.reshape(tl.maximum(above, -below), [CHANNELS // FOLD, FOLD]), axis=1)
             part = tl.program_id(0) * (CHANNELS // FOLD) + tl.arange(0, CHANNELS // FOLD) - first // FOLD
-            wanted = (part >= 0) & (part < width // FOLD) & (block < blocks)
+            wanted = only_if((part >= 0) & (part < width // FOLD), block < blocks)
             tl.store(maxima + (row * blocks + block) * (width // FOLD) + part, largest, mask=wanted)
         block += 1
     # Most programs find nothing new.

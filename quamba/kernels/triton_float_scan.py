@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.selective_scan import ScanResult, selective_scan
+from quamba.kernels.triton_common import only_if
 
 # Channels of a program, one for each thread of a warp, with their states in registers.
 _CHANNELS, _MAX_STATES = 32, 64
@@ -74,11 +75,11 @@ def scan_kernel(
     while begin < L:
         for step in tl.range(0, CHUNK, num_stages=STAGES):
             t = begin + step
-            within = live & (t < L)
+            within = only_if(live, t < L)
             v = tl.load(x + t * E + e, mask=within, other=0.0)
             delta = tl.load(dt + t * E + e, mask=within, other=0.0)
-            b = tl.load(B + t * b_token + n, mask=there & (t < L), other=0.0)
-            c = tl.load(C + t * b_token + n, mask=there & (t < L), other=0.0)
+            b = tl.load(B + t * b_token + n, mask=only_if(there, t < L), other=0.0)
+            c = tl.load(C + t * b_token + n, mask=only_if(there, t < L), other=0.0)
             h = tl.exp2(delta[:, None] * a) * h + (delta * v)[:, None] * b[None, :]
             tl.store(y + t * E + e, tl.sum(h * c[None, :], axis=1) + d * v, mask=within)
         if HAS_MARKS:

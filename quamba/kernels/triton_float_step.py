@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quamba.kernels.launch import Coming
-from quamba.kernels.triton_common import prefetch, silu, softplus, wait_before
+from quamba.kernels.triton_common import only_if, prefetch, silu, softplus, wait_before
 
 
 @triton.jit
@@ -103,8 +103,8 @@ def float_step_kernel(
     tl.store(kept + e, x_new)
     # The first program of a group keeps what all of the group read.
     first = (head % (H // G) == 0) & (part == 0)
-    tl.store(kept + b_channels, b_new, mask=(n >= 0) & first)
-    tl.store(kept + c_channels, c_new, mask=(n >= 0) & first)
+    tl.store(kept + b_channels, b_new, mask=only_if(n >= 0, first))
+    tl.store(kept + c_channels, c_new, mask=only_if(n >= 0, first))
     x = silu(x_past + x_new * x_weight)
     B = silu(b_past + b_new * b_weight)
     Cs = silu(c_past + c_new * c_weight)

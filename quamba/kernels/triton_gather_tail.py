@@ -47,7 +47,7 @@ def gather_kernel(
         row = row * 0
     else:
         mine = live & (v >= tl.load(threshold + row))
-    wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS], can_reorder=True)
+    wanted = tl.reshape(tl.where(mine, v, -1.0), [TOKENS * CHANNELS])
     found_here = (wanted >= 0.0).to(tl.int32)
     total = tl.sum(found_here)
     if total > 0:

@@ -73,7 +73,7 @@ def _time_steps(codes, scale, shift, real, DEVICE: tl.constexpr):
 @triton.jit
 def _gate(codes, scale, gain, DEVICE: tl.constexpr):
     z = _values(codes, DEVICE) * scale[None, :]
-    return z * reciprocal(1.0 + power_of_two(-_LOG2E * z, DEVICE), DEVICE) * gain
+    return z * reciprocal(1.0 + power_of_two(z * -_LOG2E, DEVICE), DEVICE) * gain
 
 
 @triton.jit
