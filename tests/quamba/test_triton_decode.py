@@ -21,7 +21,8 @@ from quamba.decoding.graphed import GraphedDecoder
 from quamba.decoding.plan import NotFusedError
 from quamba.decoding.runner import DecodeRunner, Plan
 from quamba.kernels.launch import Launch
-from tests.quamba.test_triton_kernels import DEVICE, GPU, HOW, sqnr_db
+from tests.quamba.kernel_device import DEVICE, GPU, sqnr_db
+from tests.quamba.test_triton_kernels import HOW
 
 DOCUMENTS = [[(7 * row + 3 * place) % 60 for place in range(5 + 41 * row)] for row in range(4)]
 

@@ -12,8 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from quamba.kernels import triton_float_scan
 from quamba.kernels.selective_scan import ScanResult, selective_scan
 from quamba.kernels.triton_float_scan import fits, float_scan
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from tests.quamba.kernel_device import DEVICE
 
 
 @pytest.mark.parametrize(

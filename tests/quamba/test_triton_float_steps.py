@@ -13,11 +13,7 @@ from quamba.kernels.triton_float_selective import (
     float_selective_step_reference,
 )
 from quamba.kernels.triton_split import Split, joined
-
-GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
-PDL = GPU and torch.cuda.get_device_capability() >= (9, 0)
-REAL = pytest.mark.gpu
+from tests.quamba.kernel_device import DEVICE, PDL, REAL
 
 
 def values(*shape: int) -> Tensor:

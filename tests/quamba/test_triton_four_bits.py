@@ -19,17 +19,9 @@ from quamba.kernels.triton_join import join, join_reference
 from quamba.kernels.triton_split import Split, joined, split, split_reference
 from quamba.nn.linear import Linear, QLinear
 from quamba.transforms.hadamard import hadamard_matrix
+from tests.quamba.kernel_device import DEVICE, GPU, PDL, REAL, sqnr_db
 
-GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
-PDL = GPU and torch.cuda.get_device_capability() >= (9, 0)
-REAL = pytest.mark.gpu
 SHAPES = [(20, 256), (15, 384), *(pytest.param(s, marks=REAL) for s in ((10576, 2560), (2560, 5120), (768, 1536)))]
-
-
-def sqnr_db(found: Tensor, expected: Tensor) -> float:
-    error = (found.double() - expected.double()).square().sum().clamp(min=1e-300)
-    return float(10 * torch.log10(expected.double().square().sum() / error))
 
 
 def weight_of(shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

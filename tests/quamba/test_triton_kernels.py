@@ -20,21 +20,10 @@ from quamba.kernels.triton_selective_step import SelectiveStep, selective_step, 
 from quamba.kernels.triton_ssd_step import SSDStep, ssd_step, ssd_step_reference
 from quamba.packing import pack_int4
 from quamba.transforms.hadamard import hadamard_matrix
+from tests.quamba.kernel_device import DEVICE, GPU, PDL, REAL, codes, sqnr_db
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
 # The interpreter takes its time for each program, whatever its size.
-HOW = Launch(device=GPU, pdl=GPU and torch.cuda.get_device_capability() >= (9, 0), other=None if GPU else (64, 4, None))
-REAL = pytest.mark.gpu
-
-
-def sqnr_db(found: Tensor, expected: Tensor) -> float:
-    error = (found.double() - expected.double()).square().sum().clamp(min=1e-30)
-    return float(10 * torch.log10(expected.double().square().sum() / error))
-
-
-def codes(*shape: int) -> Tensor:
-    return torch.randint(-128, 128, shape, dtype=torch.int8, device=DEVICE)
+HOW = Launch(device=GPU, pdl=PDL, other=None if GPU else (64, 4, None))
 
 
 def make_step(E: int, P: int, G: int, N: int, *, norm_first: bool, rows: int) -> SSDStep:

@@ -15,9 +15,8 @@ from quamba.kernels.triton_chunk_times import chunk_times, chunk_times_reference
 from quamba.kernels.triton_conv_prompt import conv_prompt, conv_prompt_reference
 from quamba.kernels.triton_rotate import rotate
 from quamba.transforms.hadamard import hadamard_matrix
-from tests.quamba.test_triton_kernels import DEVICE, GPU, codes, make_step, sqnr_db
-
-REAL = pytest.mark.gpu
+from tests.quamba.kernel_device import DEVICE, GPU, REAL, codes, sqnr_db
+from tests.quamba.test_triton_kernels import make_step
 
 
 def make_convolution(first: int, channels: int, taps: int) -> Convolution:

@@ -15,8 +15,9 @@ from quamba.nn.cache import Cache
 from quamba.nn.model import MambaLM
 from quamba.prompts.reader import PromptReader
 from quamba.qtypes import to_float
+from tests.quamba.kernel_device import DEVICE, GPU, sqnr_db
 from tests.quamba.test_triton_decode import MODELS, quantized
-from tests.quamba.test_triton_kernels import DEVICE, GPU, HOW, sqnr_db
+from tests.quamba.test_triton_kernels import HOW
 
 # In the interpreter each takes seconds: one of each family is always run.
 ALWAYS = ("mamba2 in groups", "mamba1")

@@ -8,8 +8,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from quamba import gptq
 from quamba.granularity import SCHEMES
 from quamba.kernels import triton_round_block
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from tests.quamba.kernel_device import DEVICE
 
 
 @pytest.mark.parametrize(

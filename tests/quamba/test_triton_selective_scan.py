@@ -11,15 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from quamba.kernels.gated_selective_scan import selective_scan_reference
 from quamba.kernels.triton_selective_scan import scan_shape, selective_scan
 from quamba.kernels.triton_selective_step import SelectiveStep, selective_step_reference
-
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-PDL = GPU and torch.cuda.get_device_capability() >= (9, 0)
-REAL = pytest.mark.gpu
-
-
-def codes(*shape: int) -> Tensor:
-    return torch.randint(-128, 128, shape, dtype=torch.int8, device=DEVICE)
+from tests.quamba.kernel_device import DEVICE, GPU, PDL, REAL, codes, sqnr_db
 
 
 def make_step(E: int, R: int, N: int) -> SelectiveStep:
@@ -46,11 +38,6 @@ def wide(step: SelectiveStep) -> SelectiveStep:
     """The same numbers as float64."""
     kept = {f.name: getattr(step, f.name) for f in fields(step)}
     return replace(step, **{n: v.double() for n, v in kept.items() if isinstance(v, Tensor) and v.is_floating_point()})
-
-
-def sqnr_db(found: Tensor, expected: Tensor) -> float:
-    error = (found.double() - expected.double()).square().sum().clamp(min=1e-30)
-    return float(10 * torch.log10(expected.double().square().sum() / error))
 
 
 @pytest.mark.parametrize(

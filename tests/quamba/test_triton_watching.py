@@ -10,9 +10,7 @@ from quamba.kernels import triton_select
 from quamba.kernels.triton_extremes import block_tokens, extremes, extremes_reference
 from quamba.kernels.triton_gather_tail import gather_tail, gather_tail_reference
 from quamba.kernels.triton_select import select, select_reference, threshold
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-REAL = pytest.mark.gpu
+from tests.quamba.kernel_device import DEVICE, REAL
 
 SHAPES = [
     pytest.param((2, 5, 96), [5, 3], id="small"),
