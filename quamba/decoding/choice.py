@@ -19,10 +19,8 @@ from quamba.nn.model import MambaLM
 VARIABLE = "QLOG_FUSED_DECODE"
 # Integer dot products and what Triton compiles for begin here.
 _LEAST_CAPABILITY = (8, 0)
-# Launches that overlap, and weights that are brought into the cache ahead of them.
+# Launches that overlap.
 _PDL_CAPABILITY = (9, 0)
-# Of a second-level cache, what the next layer's first weights may take.
-_AHEAD_SHARE = 0.0
 # Of logits. Random models, which rounding drives apart most, were seen up to 0.14 apart; other logits are 1.4.
 _TOLERANCE = 0.5
 # Where a model keeps what was made of it.
@@ -88,10 +86,7 @@ def _quantized_part(model: MambaLM) -> Tensor | None:
 def launch_for(device: torch.device) -> Any:
     """How kernels are launched on a CUDA device."""
     launch = importlib.import_module("quamba.kernels.launch")
-    properties = torch.cuda.get_device_properties(device)
-    if (properties.major, properties.minor) < _PDL_CAPABILITY:
-        return launch.Launch()
-    return launch.Launch(pdl=True, ahead_bytes=int(properties.L2_cache_size * _AHEAD_SHARE))
+    return launch.Launch(pdl=torch.cuda.get_device_capability(device) >= _PDL_CAPABILITY)
 
 
 def _plan(model: MambaLM) -> Any:

@@ -12,7 +12,6 @@ from torch import Tensor
 from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half, multiply_room
 from quamba.decoding.memory import Memory
 from quamba.decoding.plan import NotFusedError, Rotation, rotation_of
-from quamba.decoding.products import Read, coming
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_conv_split import conv_split
 from quamba.kernels.triton_float_selective import FloatSelectiveStep, float_selective_step
@@ -146,9 +145,8 @@ class FloatMamba1Layer:
         memory: Memory,
         scratch: FloatMamba1Scratch,
         how: Launch,
-        following: Read | None,
     ) -> None:
-        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
+        """One token: residual float32 [Bt, D] is added to, memory brought up to date."""
         batch, E, s = len(residual), len(self.step.A), scratch
         multiply_half(self.in_proj, residual, s.before, s.projected, FLOAT, how, self.norm)
         u, z = s.projected[:, :E], s.projected[:, E:]
@@ -156,7 +154,6 @@ class FloatMamba1Layer:
         if s.between.halves is not None:
             halves(s.convolved, s.between.halves, pdl=how.pdl)
         multiply_room(self.x_proj, s.between, s.parameters, FLOAT, how, block=4)
-        ahead = coming(following, batch, how, how.ahead_bytes // 2) if how.ahead_bytes and following else None
         float_selective_step(
             self.step,
             s.convolved,
@@ -166,7 +163,6 @@ class FloatMamba1Layer:
             s.values,
             block=how.select_channels,
             pdl=how.pdl,
-            coming=ahead,
         )
         # One row goes on as bytes, where its places are whole units of them.
         bytes_ = s.behind.bytes if E // self.rotation.rows % NEIGHBOURS == 0 else None

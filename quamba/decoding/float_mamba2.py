@@ -11,7 +11,6 @@ from torch import Tensor
 from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half, multiply_room
 from quamba.decoding.memory import Memory
 from quamba.decoding.plan import NotFusedError, Rotation, rotation_of
-from quamba.decoding.products import Read, coming
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_float_step import FloatStep, float_step
 from quamba.kernels.triton_gemv import ADD, FLOAT
@@ -139,15 +138,10 @@ class FloatMamba2Layer:
         memory: Memory,
         scratch: FloatScratch,
         how: Launch,
-        following: Read | None,
     ) -> None:
-        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
+        """One token: residual float32 [Bt, D] is added to, memory brought up to date."""
         batch, E = len(residual), self.step.sizes[0]
         multiply_half(self.in_proj, residual, scratch.before, scratch.projected, FLOAT, how, self.norm)
-        ahead = None
-        if how.ahead_bytes:
-            first = coming(self.out_proj, batch, how)
-            ahead = (first, coming(following or self.out_proj, batch, how, how.ahead_bytes if following else 0))
         float_step(
             self.step,
             scratch.projected,
@@ -158,7 +152,6 @@ class FloatMamba2Layer:
             scratch.squares,
             warps=how.state_warps(batch),
             pdl=how.pdl,
-            coming=ahead,
         )
         # One row goes on as bytes, where its places are whole units of them.
         bytes_ = scratch.behind.bytes if E // self.rotation.rows % NEIGHBOURS == 0 else None

@@ -36,10 +36,6 @@ class HalfProduct:
         """N and K."""
         return len(self.codes), 2 * self.codes.shape[1]
 
-    def stored(self, rows: int, few: int) -> Tensor:  # noqa: ARG002  # As products of codes have it.
-        """What a product reads most of, however many rows it has."""
-        return self.codes
-
 
 def half_product(part: nn.Module, name: str) -> HalfProduct:
     """Of a layer.

@@ -18,7 +18,7 @@ from quamba.decoding.plan import (
     rotation_of,
     state_scale,
 )
-from quamba.decoding.products import Before, Read, coming, multiply
+from quamba.decoding.products import Before, multiply
 from quamba.kernels.convolution import Convolution, Following, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
@@ -141,9 +141,8 @@ class Mamba1Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        next_product: Read | None,
     ) -> None:
-        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `next_product` is read next."""
+        """One token: residual float32 [Bt, D] is added to, memory brought up to date."""
         batch = len(residual)
         parameters, sums = scratch.between
         chained = how.chained and batch <= how.few
@@ -160,7 +159,6 @@ class Mamba1Layer:
             scratch.values,
             block=how.select_channels,
             pdl=how.pdl,
-            coming=coming(next_product, batch, how, how.ahead_bytes // 2) if how.ahead_bytes and next_product else None,
         )
         join(
             scratch.values,

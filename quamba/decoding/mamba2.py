@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quamba.decoding.memory import Memory, Scratch
 from quamba.decoding.plan import NotFusedError, Product, Rotation, convolved, product, rotation_of, state_scales
-from quamba.decoding.products import Before, Read, coming, multiply
+from quamba.decoding.products import Before, multiply
 from quamba.kernels.convolution import Convolution, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
@@ -120,17 +120,12 @@ class Mamba2Layer:
         memory: Memory,
         scratch: Scratch,
         how: Launch,
-        following: Read | None,
     ) -> None:
-        """One token: residual float32 [Bt, D] is added to, memory brought up to date; `following` is read next."""
+        """One token: residual float32 [Bt, D] is added to, memory brought up to date."""
         batch = len(residual)
         before, conv = Before(*self.norm, scratch.normed), (self.conv, Past(memory.ring, position))
         multiply(self.in_proj, residual, scratch.projected, CODES, how, before, conv)
         (squares,) = scratch.between
-        ahead = None
-        if how.ahead_bytes:
-            first = coming(self.out_proj, batch, how)
-            ahead = (first, coming(following or self.out_proj, batch, how, how.ahead_bytes if following else 0))
         ssd_step(
             self.step,
             scratch.projected,
@@ -139,7 +134,6 @@ class Mamba2Layer:
             squares,
             warps=how.state_warps(batch),
             pdl=how.pdl,
-            coming=ahead,
         )
         join(
             scratch.values,

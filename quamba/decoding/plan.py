@@ -54,10 +54,6 @@ class Product:
             return None
         return part.codes, part.group_scale
 
-    def stored(self, rows: int, few: int) -> Tensor:
-        """What a step of so many rows reads most of; `few` as `Launch` has it."""
-        return self.codes() if self.packed is None or rows > few else self.packed.codes
-
 
 def product(part: nn.Module, name: str, *, coded: bool, whole: bool = True) -> Product:
     """Of a layer whose output is codes, or float.

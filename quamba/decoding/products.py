@@ -1,14 +1,13 @@
 """A product of a step: by the kernel for its number of rows and its weight's bits."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from quamba.decoding.plan import Product
 from quamba.kernels.convolution import Convolution, Following, Past
-from quamba.kernels.launch import Coming, Launch
+from quamba.kernels.launch import Launch
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_expand4 import expand4
 from quamba.kernels.triton_gemm import gemm
@@ -16,15 +15,6 @@ from quamba.kernels.triton_gemm4 import gemm4, turned
 from quamba.kernels.triton_gemv import gemv
 from quamba.kernels.triton_gemv4 import gemv4
 from quamba.kernels.triton_norm import norm
-
-
-class Read(Protocol):
-    """A product of any kind, as far as it is known what it reads."""
-
-    def stored(self, rows: int, few: int) -> Tensor:
-        """What so many rows read most of."""
-        ...
-
 
 # Of more rows, 4-bit codes are made integers once.
 _ROWS_OF_FOUR_BITS = 256
@@ -104,21 +94,4 @@ def multiply_many(p: Product, x: Tensor, out: Tensor, kind: int, how: Launch) ->
     gemm(x, w, p.scale, p.bias, out, kind=kind, **how.gemm() | {"pdl": False})
 
 
-def coming(p: Read, batch: int, how: Launch, most: int | None = None) -> Coming:
-    """What a later product reads, to be brought into the cache.
-
-    Args:
-        p: that product.
-        batch: rows.
-        how: to launch.
-        most: bytes; None: all of it.
-    """
-    tensor = p.stored(batch, how.few)
-    size = tensor.numel() * tensor.element_size()
-    if most is not None:
-        # A weight of 4 bits is half as long: the same share of it.
-        size = min(size, most if tensor.dtype == torch.int8 else most // 2)
-    return Coming(tensor.view(torch.int8), size // 16 * 16)
-
-
-__all__ = ["Before", "coming", "multiply", "multiply_many"]
+__all__ = ["Before", "multiply", "multiply_many"]

@@ -158,9 +158,8 @@ class DecodeRunner:
         """All kernels of a step, in order."""
         plan, how = self.plan, self.how
         embed(self.ids, self.position, plan.table, plan.table_scale, self.residual)
-        following = [layer.in_proj for layer in plan.layers[1:]]
-        for layer, memory, next_product in zip(plan.layers, self.memory, [*following, plan.head], strict=True):
-            layer.launch(self.residual, self.position, memory, self.scratch[type(layer)], how, next_product)
+        for layer, memory in zip(plan.layers, self.memory, strict=True):
+            layer.launch(self.residual, self.position, memory, self.scratch[type(layer)], how)
         self._head()
 
     def _head(self) -> None:

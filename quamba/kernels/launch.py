@@ -5,15 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Coming:
-    """The first `size` bytes, a multiple of 16, of what later launches will read, as int8."""
-
-    tensor: Tensor
-    size: int
-
-
 # Rows, warps and the most registers of a thread (None: the compiler decides) of a program.
 Shape = tuple[int, int, int | None]
 
@@ -28,8 +19,6 @@ class Launch:
     Attributes:
         device: use the device's integer dot product; false under the interpreter.
         pdl: overlap launches.
-        ahead_bytes: so much of the next layer's weights is brought into the cache while the state is updated, beside
-            all of this layer's next ones; 0: nothing is.
         few: up to so many rows of a batch each read a weight for themselves, without tensor cores.
         norm_rows: for them the norm before a product of up to so many rows is done in the product's launch, by every
             program of it; before others in one of its own.
@@ -46,7 +35,6 @@ class Launch:
 
     device: bool = True
     pdl: bool = False
-    ahead_bytes: int = 0
     few: int = 1
     norm_rows: int = 20000
     step_elements: int = 2048

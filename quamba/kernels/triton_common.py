@@ -7,7 +7,7 @@ Kernels are compiled for the device where they run; nothing here is compiled at 
 
 Launches in a chain overlap (programmatic dependent launch): each kernel first reads what never changes, its weights,
 then waits for the kernel before it. Every program of every kernel waits, so that a kernel may rely on all before it.
-What a kernel further on will read can be asked for into the second-level cache in the meantime (`prefetch`).
+What is read only behind that can be asked for into the second-level cache in the meantime (`prefetch`).
 """
 
 import triton

@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.launch import Coming
-from quamba.kernels.triton_common import prefetch, silu, softplus, wait_before
+from quamba.kernels.triton_common import silu, softplus, wait_before
 
 
 @triton.jit
@@ -30,8 +29,6 @@ def float_selective_kernel(
     state,
     out,
     gain,
-    coming,
-    coming_bytes,
     E,
     R,
     N,
@@ -39,8 +36,6 @@ def float_selective_kernel(
     BLOCK: tl.constexpr,
     RANKS: tl.constexpr,
     STATES: tl.constexpr,
-    PROGRAMS: tl.constexpr,
-    PREFETCH: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Channels BLOCK * program_id(0).. of row program_id(1)."""
@@ -54,9 +49,6 @@ def float_selective_kernel(
     S = tl.load(kept, mask=inside, other=0.0)
     a = tl.load(A + e[:, None] * N + n[None, :], mask=inside, other=0.0)
     shift, skip = tl.load(dt_bias + e, mask=live, other=0.0), tl.load(D + e, mask=live, other=0.0)
-    if PREFETCH:  # noqa: SIM102  # Known when it is compiled, as the other is not.
-        if row == 0:
-            prefetch(coming, coming_bytes, tl.program_id(0), PROGRAMS)
     wait_before(PDL)
     given = parameters + row * (R + 2 * N)
     p = tl.load(given + r, mask=r < R, other=0.0)
@@ -101,7 +93,6 @@ def float_selective_step(
     block: int = 16,
     warps: int = 4,
     pdl: bool = False,
-    coming: Coming | None = None,
 ) -> None:
     """Launch it; `state` is brought up to date.
 
@@ -115,11 +106,9 @@ def float_selective_step(
         block: channels a program takes.
         warps: of a program.
         pdl: overlap with the kernel before.
-        coming: what later kernels will read, to be brought into the cache (capability 9.0).
     """
     (channels, states), rank = step.A.shape, step.dt_weight.shape[1]
-    programs = triton.cdiv(channels, block)
-    float_selective_kernel[(programs, len(u))](
+    float_selective_kernel[(triton.cdiv(channels, block), len(u))](
         u,
         z,
         parameters,
@@ -130,8 +119,6 @@ def float_selective_step(
         state,
         out,
         step.gain,
-        state if coming is None else coming.tensor,
-        0 if coming is None else coming.size,
         channels,
         rank,
         states,
@@ -139,8 +126,6 @@ def float_selective_step(
         BLOCK=block,
         RANKS=max(16, triton.next_power_of_2(rank)),
         STATES=triton.next_power_of_2(states),
-        PROGRAMS=programs,
-        PREFETCH=coming is not None,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,

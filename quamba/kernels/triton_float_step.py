@@ -16,8 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.launch import Coming
-from quamba.kernels.triton_common import only_if, prefetch, silu, softplus, wait_before
+from quamba.kernels.triton_common import only_if, silu, softplus, wait_before
 
 
 @triton.jit
@@ -48,10 +47,6 @@ def float_step_kernel(
     squares,
     dt_low,
     dt_high,
-    next_0,
-    next_1,
-    bytes_0,
-    bytes_1,
     E: tl.constexpr,
     H: tl.constexpr,
     P: tl.constexpr,
@@ -60,7 +55,6 @@ def float_step_kernel(
     TAPS: tl.constexpr,
     PARTS: tl.constexpr,
     NORM_FIRST: tl.constexpr,
-    PROGRAMS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Part program_id(0) % PARTS of head program_id(0) / PARTS, of row program_id(1)."""
@@ -89,11 +83,6 @@ def float_step_kernel(
     skip, weight = tl.load(D + e), tl.load(norm_weight + e)
     to = tl.load(old_head + head)
     place = to * P + tl.load(old_place + e).to(tl.int32)
-    if PROGRAMS > 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
-        # The next weights are on their way while this one computes.
-        if row == 0:
-            prefetch(next_0, bytes_0, tl.program_id(0), PROGRAMS)
-            prefetch(next_1, bytes_1, tl.program_id(0), PROGRAMS)
     wait_before(PDL)
     x_new = tl.load(new + E + e)
     b_new = tl.load(new + E + b_channels)
@@ -164,7 +153,6 @@ def float_step(
     *,
     warps: int = 4,
     pdl: bool = False,
-    coming: tuple[Coming, Coming] | None = None,
 ) -> None:
     """Launch it; `ring` and `state` are brought up to date.
 
@@ -178,11 +166,9 @@ def float_step(
         squares: float32 [Bt, H parts]: a head's sum in as many parts as programs take it, a power of two.
         warps: of a program.
         pdl: overlap with the kernel before.
-        coming: what the kernels behind it will read, to be brought into the cache (capability 9.0).
     """
     E, H, P, G, N = step.sizes
     parts = squares.shape[1] // H
-    first, second = coming or (Coming(projected, 0), Coming(projected, 0))
     float_step_kernel[(H * parts, len(projected))](
         projected,
         ring,
@@ -200,10 +186,6 @@ def float_step(
         squares,
         step.dt_limit[0],
         min(step.dt_limit[1], 3.0e38),
-        first.tensor,
-        second.tensor,
-        first.size,
-        second.size,
         E=E,
         H=H,
         P=P,
@@ -212,7 +194,6 @@ def float_step(
         TAPS=len(step.conv_weight),
         PARTS=parts,
         NORM_FIRST=step.norm_first,
-        PROGRAMS=0 if coming is None else H * parts,
         PDL=pdl,
         num_warps=warps,
         enable_fp_fusion=False,

@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.launch import Coming
-from quamba.kernels.triton_common import prefetch, round_codes, silu, softplus, to_codes, wait_before
+from quamba.kernels.triton_common import round_codes, silu, softplus, to_codes, wait_before
 
 
 @triton.jit
@@ -36,17 +35,13 @@ def selective_step_kernel(
     state_scale,
     out,
     gain,
-    coming,
-    coming_bytes,
     E,
     R,
     N,
     BLOCK: tl.constexpr,
     RANKS: tl.constexpr,
     STATES: tl.constexpr,
-    PROGRAMS: tl.constexpr,
     SUMS: tl.constexpr,
-    PREFETCH: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Channels BLOCK * program_id(0).. of row program_id(1)."""
@@ -68,9 +63,6 @@ def selective_step_kernel(
         f_C = tl.load(parameter_factor + R + N + n, mask=n < N, other=0.0)
     s_u, s_p, s_state = tl.load(u_scale), tl.load(parameter_scale), tl.load(state_scale)
     inverse = 1.0 / s_state
-    if PREFETCH:  # noqa: SIM102  # Known when it is compiled, as the other is not.
-        if row == 0:
-            prefetch(coming, coming_bytes, tl.program_id(0), PROGRAMS)
     wait_before(PDL)
     given = parameters + row * (R + 2 * N)
     p = tl.load(given + r, mask=r < R, other=0)
@@ -135,7 +127,6 @@ def selective_step(
     block: int = 32,
     warps: int = 4,
     pdl: bool = False,
-    coming: Coming | None = None,
 ) -> None:
     """Launch it; `state` is brought up to date.
 
@@ -148,11 +139,9 @@ def selective_step(
         block: channels a program takes.
         warps: of a program.
         pdl: overlap with the kernel before.
-        coming: what later kernels will read, to be brought into the cache (capability 9.0).
     """
     (channels, states), rank = step.A.shape, step.dt_weight.shape[1]
-    programs = triton.cdiv(channels, block)
-    selective_step_kernel[(programs, len(projected))](
+    selective_step_kernel[(triton.cdiv(channels, block), len(projected))](
         projected,
         step.z_scale,
         step.u_scale,
@@ -169,17 +158,13 @@ def selective_step(
         step.state_scale,
         out,
         step.gain,
-        state if coming is None else coming.tensor,
-        0 if coming is None else coming.size,
         channels,
         rank,
         states,
         BLOCK=block,
         RANKS=max(16, triton.next_power_of_2(rank)),
         STATES=triton.next_power_of_2(states),
-        PROGRAMS=programs,
         SUMS=parameters.dtype == torch.int32,
-        PREFETCH=coming is not None,
         PDL=pdl,
         num_warps=warps,
         **({"launch_pdl": True} if pdl else {}),

@@ -16,9 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quamba.kernels.launch import Coming
 from quamba.kernels.triton_common import (
-    prefetch,
     silu,
     softplus,
     to_codes,
@@ -44,10 +42,6 @@ def ssd_step_kernel(
     squares,
     dt_low,
     dt_high,
-    next_0,
-    next_1,
-    bytes_0,
-    bytes_1,
     E: tl.constexpr,
     H: tl.constexpr,
     P: tl.constexpr,
@@ -56,7 +50,6 @@ def ssd_step_kernel(
     PARTS: tl.constexpr,
     NORM_FIRST: tl.constexpr,
     ONE_SCALE: tl.constexpr,
-    PROGRAMS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Part program_id(0) % PARTS of head program_id(0) / PARTS, of row program_id(1)."""
@@ -87,11 +80,6 @@ def ssd_step_kernel(
     z_scale, skip, weight = tl.load(projected_scale + e), tl.load(D + e), tl.load(norm_weight + e)
     to = tl.load(old_head + head)
     place = to * P + tl.load(old_place + e).to(tl.int32)
-    if PROGRAMS > 0:  # noqa: SIM102  # Known when it is compiled, as the other is not.
-        # The next weights are on their way while this one computes.
-        if row == 0:
-            prefetch(next_0, bytes_0, tl.program_id(0), PROGRAMS)
-            prefetch(next_1, bytes_1, tl.program_id(0), PROGRAMS)
     wait_before(PDL)
     x = tl.load(codes + E + e).to(tl.float32) * x_scale
     B = tl.load(codes + b_columns).to(tl.float32) * b_scale
@@ -162,7 +150,6 @@ def ssd_step(
     *,
     warps: int = 4,
     pdl: bool = False,
-    coming: tuple[Coming, Coming] | None = None,
 ) -> None:
     """Launch it; `state` is brought up to date.
 
@@ -174,11 +161,9 @@ def ssd_step(
         squares: float32 [Bt, H parts]: a head's sum in as many parts as programs take it, a power of two.
         warps: of a program.
         pdl: overlap with the kernel before.
-        coming: what the kernels behind it will read, to be brought into the cache (capability 9.0).
     """
     E, H, P, G, N = step.sizes
     parts = squares.shape[1] // H
-    first, second = coming or (Coming(projected, 0), Coming(projected, 0))
     ssd_step_kernel[(H * parts, len(projected))](
         projected,
         step.projected_scale,
@@ -196,10 +181,6 @@ def ssd_step(
         squares,
         step.dt_limit[0],
         min(step.dt_limit[1], 3.0e38),
-        first.tensor,
-        second.tensor,
-        first.size,
-        second.size,
         E=E,
         H=H,
         P=P,
@@ -208,7 +189,6 @@ def ssd_step(
         PARTS=parts,
         NORM_FIRST=step.norm_first,
         ONE_SCALE=len(step.state_table) == 1,
-        PROGRAMS=0 if coming is None else H * parts,
         PDL=pdl,
         num_warps=warps,
         **({"launch_pdl": True} if pdl else {}),

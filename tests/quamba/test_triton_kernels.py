@@ -7,7 +7,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from quamba.kernels.convolution import Convolution, Following, Past
-from quamba.kernels.launch import Coming, Launch
+from quamba.kernels.launch import Launch
 from quamba.kernels.packed4 import pack, unpack
 from quamba.kernels.triton_conv_step import conv_step
 from quamba.kernels.triton_embed import embed, embed_reference
@@ -124,8 +124,7 @@ def test_a_step_between_the_projections(sizes: tuple[int, int, int, int], parts:
     step = make_step(*sizes, norm_first=norm_first, rows=3)
     E, H, P, G, N = step.sizes
     state = codes(2, H, P, N)
-    ahead = codes(1 << 20)
-    options = {"pdl": True, "coming": (Coming(ahead, 1 << 20), Coming(ahead, 48))} if HOW.pdl else {}
+    options = {"pdl": HOW.pdl}
     results = []
     for run, how in ((ssd_step, options), (ssd_step_reference, {})):
         torch.manual_seed(2)
