@@ -47,10 +47,9 @@ class Launch:
     tile: tuple[tuple[int, int, int], int, int] | None = None
     workspace: Tensor | None = None
 
-    def gemv(self, rows: int, inner: int, *, bits: int = 8, floats: bool = False) -> dict[str, Any]:
-        """Arguments of `gemv` for a weight [rows, inner] of so many bits; `floats`: what it meets are no codes."""
-        integers4 = bits == 4 and not floats
-        default = default_shape4(rows, inner) if integers4 else default_shape(rows, inner * bits // 8)
+    def gemv(self, rows: int, inner: int, *, bits: int = 8) -> dict[str, Any]:
+        """Arguments of `gemv` for a weight [rows, inner] of so many bits."""
+        default = default_shape4(rows, inner) if bits == 4 else default_shape(rows, inner)
         block, warps, registers = self.shapes.get((rows, inner), self.other or default)
         return {"block": block, "warps": warps, "registers": registers, "device": self.device, "pdl": self.pdl}
 

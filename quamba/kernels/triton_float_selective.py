@@ -91,7 +91,6 @@ def float_selective_step(
     out: Tensor,
     *,
     block: int = 16,
-    warps: int = 4,
     pdl: bool = False,
 ) -> None:
     """Launch it; `state` is brought up to date.
@@ -104,7 +103,6 @@ def float_selective_step(
         state: float32 [Bt, E, N].
         out: float32 [Bt, E].
         block: channels a program takes.
-        warps: of a program.
         pdl: overlap with the kernel before.
     """
     (channels, states), rank = step.A.shape, step.dt_weight.shape[1]
@@ -127,7 +125,7 @@ def float_selective_step(
         RANKS=max(16, triton.next_power_of_2(rank)),
         STATES=triton.next_power_of_2(states),
         PDL=pdl,
-        num_warps=warps,
+        num_warps=4,
         enable_fp_fusion=False,
         **({"launch_pdl": True} if pdl else {}),
     )

@@ -125,7 +125,6 @@ def selective_step(
     out: Tensor,
     *,
     block: int = 32,
-    warps: int = 4,
     pdl: bool = False,
 ) -> None:
     """Launch it; `state` is brought up to date.
@@ -137,7 +136,6 @@ def selective_step(
         state: int8 [Bt, E, N].
         out: float32 [Bt, E].
         block: channels a program takes.
-        warps: of a program.
         pdl: overlap with the kernel before.
     """
     (channels, states), rank = step.A.shape, step.dt_weight.shape[1]
@@ -166,7 +164,7 @@ def selective_step(
         STATES=triton.next_power_of_2(states),
         SUMS=parameters.dtype == torch.int32,
         PDL=pdl,
-        num_warps=warps,
+        num_warps=4,
         **({"launch_pdl": True} if pdl else {}),
     )
 
