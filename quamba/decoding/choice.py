@@ -132,7 +132,8 @@ def _captured(model: MambaLM) -> Any:
 
 
 def _reader(plan: Any, model: MambaLM) -> Any:
-    if plan is None:
+    # Prompts of floats are for the model's own modules, which is nothing to be told.
+    if plan is None or plan.of_floats:
         return None
     reading, error = (importlib.import_module(f"quamba.{name}") for name in ("prompts.reader", "decoding.plan"))
     try:

@@ -52,6 +52,11 @@ class Plan:
     head: Product | HalfProduct | None
     state_scales: Sequence[Tensor | None]
 
+    @property
+    def of_floats(self) -> bool:
+        """Whether no layer has 8-bit activations."""
+        return all(isinstance(layer, FloatLayer) for layer in self.layers)
+
     @classmethod
     def of(cls, model: MambaLM) -> "Plan":
         """From its modules.

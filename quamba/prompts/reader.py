@@ -37,7 +37,7 @@ class PromptReader:
         # -1 is no device: nothing changes.
         self._device = device if device.type == "cuda" else -1
         self._layers = [_of(*pair) for pair in zip(plan.layers, plan.model.layers, strict=True)]
-        if all(isinstance(layer, OwnLayer) for layer in self._layers):
+        if plan.of_floats:
             raise NotFusedError("its activations are floats")
 
     def takes(self, batch: int, length: int) -> bool:

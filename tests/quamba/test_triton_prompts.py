@@ -31,6 +31,7 @@ HYBRID: dict[str, tuple[Recipe, dict[str, Any]]] = {
     [
         pytest.param(*case, id=name, marks=() if name in ALWAYS else (pytest.mark.long, pytest.mark.gpu))
         for name, case in (MODELS | HYBRID).items()
+        if case[0].a_bits == 8
     ],
 )
 def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
@@ -51,6 +52,14 @@ def test_prompts_of_a_model(recipe: Recipe, changes: dict[str, Any]) -> None:
         assert sqnr_db(mine.conv, theirs.conv) > 30
         assert sqnr_db(to_float(mine.state), to_float(theirs.state)) > 30
         assert type(mine.state) is type(theirs.state)
+
+
+def test_prompts_of_floats_are_the_models_own() -> None:
+    """No reader is made of a model without 8-bit activations."""
+    plan = Plan.of(quantized(Recipe(w_bits=4, a_bits=16), ssm_headdim=16, d_model=128, n_layer=1))
+    assert plan.of_floats
+    with pytest.raises(NotFusedError, match="floats"):
+        PromptReader(plan, HOW)
 
 
 def test_steps_go_on_from_a_prompt() -> None:
