@@ -34,7 +34,10 @@ print("imported", {count})
 # What runs in Triton, and is imported where it runs.
 TRITON = (
     *("quamba.kernels.triton_", "quamba.kernels.gluon_", "quamba.prompts."),
-    *(f"quamba.decoding.{name}" for name in ("float_", "graphed", "halves", "mamba1", "mamba2", "plan", "products")),
+    *(
+        f"quamba.decoding.{name}"
+        for name in ("float_", "graphed", "halves", "mamba1", "mamba2", "plan", "products", "ssd")
+    ),
     *("quamba.decoding.runner", "quamba.observers.device_", "quamba.observers.tail_plan"),
 )
 

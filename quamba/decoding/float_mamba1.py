@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half, multiply_room
+from quamba.decoding.halves import HalfProduct, Room, float_convolution, half_product, multiply_half, multiply_room
 from quamba.decoding.memory import Memory
 from quamba.decoding.plan import NotFusedError, Rotation, rotation_of
 from quamba.kernels.launch import Launch
@@ -19,7 +19,6 @@ from quamba.kernels.triton_gemv import ADD, FLOAT
 from quamba.kernels.triton_halves import halves
 from quamba.kernels.triton_join import join
 from quamba.kernels.triton_split import NEIGHBOURS
-from quamba.nn.conv import CausalConv1d
 from quamba.nn.linear import Linear
 from quamba.nn.mamba1 import Mamba1Mixer
 from quamba.nn.model import Layer
@@ -86,12 +85,10 @@ class FloatMamba1Layer:
         mixer = layer.mixer
         if not isinstance(mixer, Mamba1Mixer):
             raise NotFusedError(f"a {type(mixer).__name__} of floats is no Mamba-1 mixer")
-        c, conv, dt_proj = mixer.config, mixer.conv1d, mixer.dt_proj
+        c, dt_proj = mixer.config, mixer.dt_proj
         E, R, N = c.d_inner, c.dt_rank, c.d_state
         if N > _MOST_STATES or R > _MOST_RANKS:
             raise NotFusedError(f"{N} states and a dt_rank of {R} have no kernel")
-        if not isinstance(conv, CausalConv1d) or mixer.state_scale is not None:
-            raise NotFusedError("a convolution or a state of codes meets floats")
         if not isinstance(dt_proj, Linear) or dt_proj.bias is not None:
             raise NotFusedError("dt_proj is no product of floats, or has a bias")
         in_proj = half_product(mixer.in_proj, "in_proj")
@@ -106,11 +103,10 @@ class FloatMamba1Layer:
             D=values_of(mixer.D).contiguous(),
             gain=rotation.norm,
         )
-        bias = torch.zeros(E, device=device) if conv.bias is None else conv.bias
         return cls(
             norm=(layer.norm.weight, layer.norm.eps),
             in_proj=in_proj,
-            conv=(conv.weight.t().contiguous(), bias),
+            conv=float_convolution(mixer),
             x_proj=half_product(mixer.x_proj, "x_proj"),
             step=step,
             rotation=rotation,

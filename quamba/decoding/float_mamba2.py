@@ -8,19 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quamba.decoding.halves import HalfProduct, Room, half_product, multiply_half, multiply_room
+from quamba.decoding.halves import HalfProduct, Room, float_convolution, half_product, multiply_half, multiply_room
 from quamba.decoding.memory import Memory
-from quamba.decoding.plan import NotFusedError, Rotation, rotation_of
+from quamba.decoding.plan import NotFusedError, Rotation
+from quamba.decoding.ssd import SSDParts
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_float_step import FloatStep, float_step
 from quamba.kernels.triton_gemv import ADD, FLOAT
 from quamba.kernels.triton_join import join
 from quamba.kernels.triton_split import NEIGHBOURS
-from quamba.nn.conv import CausalConv1d
-from quamba.nn.mamba2 import Mamba2Mixer, PlainGate
+from quamba.nn.mamba2 import Mamba2Mixer
 from quamba.nn.model import Layer
-from quamba.nn.norm import GatedRMSNorm
-from quamba.nn.parameter import values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,39 +72,27 @@ class FloatMamba2Layer:
         mixer = layer.mixer
         if not isinstance(mixer, Mamba2Mixer):
             raise NotFusedError(f"a {type(mixer).__name__} of floats is no Mamba-2 mixer")
-        c = mixer.config
-        E, H, P, G, N = c.d_inner, c.nheads, c.headdim, c.ngroups, c.d_state
-        if P.bit_count() != 1 or N.bit_count() != 1 or P < 8 or N < 8 or P * N > 1 << 15:
-            raise NotFusedError(f"{H} heads of {P} channels and {N} state columns have no kernel")
-        gate, conv = mixer.norm, mixer.conv1d
-        if not isinstance(gate, GatedRMSNorm | PlainGate):
-            raise NotFusedError(f"a {type(gate).__name__} is no gate that is known")
-        if not isinstance(conv, CausalConv1d) or mixer.state_scale is not None:
-            raise NotFusedError("a convolution or a state of codes meets floats")
-        in_proj = half_product(mixer.in_proj, "in_proj")
-        device = in_proj.codes.device
-        rotation = rotation_of(mixer.rotation, E, P, G, device)
-        D = values_of(mixer.D)
-        weight = gate.weight if isinstance(gate, GatedRMSNorm) else torch.ones(E, device=device)
+        parts = SSDParts.of(mixer)
+        conv_weight, conv_bias = float_convolution(mixer)
         step = FloatStep(
-            sizes=(E, H, P, G, N),
-            conv_weight=conv.weight.t().contiguous(),
-            conv_bias=torch.zeros(c.conv_dim, device=device) if conv.bias is None else conv.bias,
-            dt_bias=values_of(mixer.dt_bias).contiguous(),
-            A=-torch.exp(values_of(mixer.A_log)),
-            D=(D if c.D_has_hdim else D.repeat_interleave(P)).contiguous(),
-            dt_limit=c.dt_limit,
-            norm_weight=weight * rotation.norm,
-            norm_first=isinstance(gate, GatedRMSNorm) and gate.norm_before_gate,
-            old_head=rotation.old_head,
-            old_place=rotation.old_place,
+            sizes=parts.sizes,
+            conv_weight=conv_weight,
+            conv_bias=conv_bias,
+            dt_bias=parts.dt_bias,
+            A=parts.A,
+            D=parts.D,
+            dt_limit=mixer.config.dt_limit,
+            norm_weight=parts.norm_weight,
+            norm_first=parts.norm_first,
+            old_head=parts.rotation.old_head,
+            old_place=parts.rotation.old_place,
         )
         return cls(
             norm=(layer.norm.weight, layer.norm.eps),
-            in_proj=in_proj,
+            in_proj=half_product(mixer.in_proj, "in_proj"),
             step=step,
-            rotation=rotation,
-            gated=gate.eps if isinstance(gate, GatedRMSNorm) else None,
+            rotation=parts.rotation,
+            gated=parts.eps,
             out_proj=half_product(mixer.out_proj, "out_proj"),
         )
 

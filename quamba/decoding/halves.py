@@ -12,7 +12,10 @@ from quamba.kernels.triton_gemm4_half import gemm4_half
 from quamba.kernels.triton_gemv4_half import GROUP, gemv4_half
 from quamba.kernels.triton_halves import Halves, halves
 from quamba.kernels.triton_split import Split, split
+from quamba.nn.conv import CausalConv1d
 from quamba.nn.linear import QLinear
+from quamba.nn.mamba1 import Mamba1Mixer
+from quamba.nn.mamba2 import Mamba2Mixer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,19 @@ class HalfProduct:
     def shape(self) -> tuple[int, int]:
         """N and K."""
         return len(self.codes), 2 * self.codes.shape[1]
+
+
+def float_convolution(mixer: Mamba1Mixer | Mamba2Mixer) -> tuple[Tensor, Tensor]:
+    """A mixer's convolution of floats: weight float32 [taps, C] and bias float32 [C].
+
+    Raises:
+        NotFusedError: it has none, or its state is of codes.
+    """
+    conv = mixer.conv1d
+    if not isinstance(conv, CausalConv1d) or mixer.state_scale is not None:
+        raise NotFusedError("a convolution or a state of codes meets floats")
+    weight = conv.weight.t().contiguous()
+    return weight, torch.zeros(weight.shape[1], device=weight.device) if conv.bias is None else conv.bias
 
 
 def half_product(part: nn.Module, name: str) -> HalfProduct:
@@ -105,4 +121,4 @@ def multiply_room(p: HalfProduct, room: Room, out: Tensor, kind: int, how: Launc
         gemm4_half(room.halves, p.codes, p.turned, p.bias, out, kind=kind, device=how.device, pdl=how.pdl)
 
 
-__all__ = ["HalfProduct", "Room", "half_product", "multiply_half", "multiply_room"]
+__all__ = ["HalfProduct", "Room", "float_convolution", "half_product", "multiply_half", "multiply_room"]

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from quamba.decoding.memory import Memory, Scratch
-from quamba.decoding.plan import NotFusedError, Product, Rotation, convolved, product, rotation_of, state_scales
+from quamba.decoding.plan import NotFusedError, Product, Rotation, convolved, product, state_scales
 from quamba.decoding.products import Before, multiply
+from quamba.decoding.ssd import SSDParts
 from quamba.kernels.convolution import Convolution, Past
 from quamba.kernels.launch import Launch
 from quamba.kernels.triton_gemv import ADD, CODES
 from quamba.kernels.triton_join import join
 from quamba.kernels.triton_ssd_step import SSDStep, ssd_step
-from quamba.nn.mamba2 import Mamba2Mixer, PlainGate
+from quamba.nn.mamba2 import Mamba2Mixer
 from quamba.nn.model import Layer
-from quamba.nn.norm import GatedRMSNorm
-from quamba.nn.parameter import values_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,42 +50,34 @@ class Mamba2Layer:
         mixer = layer.mixer
         if not isinstance(mixer, Mamba2Mixer):
             raise NotFusedError(f"a {type(mixer).__name__} is no Mamba-2 mixer")
-        c = mixer.config
-        E, H, P, G, N = c.d_inner, c.nheads, c.headdim, c.ngroups, c.d_state
-        if P.bit_count() != 1 or N.bit_count() != 1 or P < 8 or N < 8 or P * N > 1 << 15:
-            raise NotFusedError(f"{H} heads of {P} channels and {N} state columns have no kernel")
-        gate = mixer.norm
-        if not isinstance(gate, GatedRMSNorm | PlainGate):
-            raise NotFusedError(f"a {type(gate).__name__} is no gate that is known")
+        c, parts = mixer.config, SSDParts.of(mixer)
+        E, *_, N = parts.sizes
         in_proj = product(mixer.in_proj, "in_proj", coded=True)
         projected = in_proj.out_scale
         conv = convolved(mixer.conv1d, E, projected[E : E + c.conv_dim])
-        rotation = rotation_of(mixer.rotation, E, P, G, projected.device)
         table, rows = state_scales(mixer, E, N)
-        D = values_of(mixer.D)
-        weight = gate.weight if isinstance(gate, GatedRMSNorm) else torch.ones(E, device=projected.device)
         step = SSDStep(
-            sizes=(E, H, P, G, N),
+            sizes=parts.sizes,
             projected_scale=torch.cat((projected[:E], conv.scale, projected[E + c.conv_dim :])),
-            dt_bias=values_of(mixer.dt_bias).contiguous(),
-            A=-torch.exp(values_of(mixer.A_log)),
-            D=(D if c.D_has_hdim else D.repeat_interleave(P)).contiguous(),
+            dt_bias=parts.dt_bias,
+            A=parts.A,
+            D=parts.D,
             dt_limit=c.dt_limit,
             state_table=table,
             state_inverse=1 / table,
             state_rows=rows,
-            norm_weight=weight * rotation.norm,
-            norm_first=isinstance(gate, GatedRMSNorm) and gate.norm_before_gate,
-            old_head=rotation.old_head,
-            old_place=rotation.old_place,
+            norm_weight=parts.norm_weight,
+            norm_first=parts.norm_first,
+            old_head=parts.rotation.old_head,
+            old_place=parts.rotation.old_place,
         )
         return cls(
             norm=(layer.norm.weight, layer.norm.eps),
             in_proj=in_proj,
             conv=conv,
             step=step,
-            rotation=rotation,
-            gated=gate.eps if isinstance(gate, GatedRMSNorm) else None,
+            rotation=parts.rotation,
+            gated=parts.eps,
             out_proj=product(mixer.out_proj, "out_proj", coded=False),
         )
 
