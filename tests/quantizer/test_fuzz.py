@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qlog.v1 import quantizer_pb2 as pb
 from qlog.v1.spec_pb2 import ExperimentSpec
@@ -81,7 +81,8 @@ SPECS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+# Specifications are nested: by chance many in a row are larger than Hypothesis likes, which says nothing about them.
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 @given(options=SPECS)
 def test_any_specification_is_taken_or_refused(client: Client, options: dict[str, Any]) -> None:
     """None is an internal error: what is wrong with it is said, field by field."""
